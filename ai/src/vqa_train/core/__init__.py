@@ -1,0 +1,1 @@
+"""Nouns and tools that every layer shares: types, errors, hashing, provenance, plug-ins, atomic files."""

@@ -1,0 +1,88 @@
+"""Durable, atomic writes and paths that stay inside their root."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from vqa_train.core.errors import Reason, VqaError
+
+
+def fsync_dir(path: Path) -> None:
+    """Make renames in `path` durable (no-op where folders cannot be opened)."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def atomic_write(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Call `write` on a temporary file beside `path`, fsync it, rename it into place, fsync the folder.
+
+    After a crash at any byte `path` is either as it was or complete. The temporary file is removed on error.
+
+    Raises:
+        OSError: the disk is full, the folder is read-only, ...; `path` is then unchanged.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with temporary.open("xb") as handle:
+            write(handle)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_dir(path.parent)
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """`atomic_write` of `data`."""
+    atomic_write(path, lambda handle: _write_all(handle, data))
+
+
+def atomic_write_json(path: Path, value: Any) -> None:
+    """`atomic_write` of indented JSON with a final newline; NaN and infinity are refused."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def _write_all(handle: IO[bytes], data: bytes) -> None:
+    handle.write(data)
+
+
+def confined(root: Path, relative: str) -> Path:
+    """`root / relative`, refused when it is absolute or leaves `root` (by `..` or through a symbolic link).
+
+    Raises:
+        VqaError: with reason `path_escape`.
+    """
+    candidate = root / relative
+    resolved_root = root.resolve()
+    inside = not Path(relative).is_absolute() and "\x00" not in relative
+    if not inside or not candidate.resolve().is_relative_to(resolved_root):
+        raise VqaError(
+            f"path {relative!r} leaves its root {str(root)!r}",
+            hint="paths in manifests are relative and stay inside the data root",
+            reason=Reason.PATH_ESCAPE,
+        )
+    return candidate
+
+
+def display_path(path: Path) -> str:
+    """`path` for artefacts: relative to the working folder where possible, home folder shown as ~."""
+    absolute = path.absolute()
+    for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
+        if absolute.is_relative_to(base):
+            return prefix + absolute.relative_to(base).as_posix()
+    return absolute.as_posix()

@@ -1,0 +1,104 @@
+"""A cache of file hashes keyed by stat, so that a re-scan of unchanged files costs one stat each."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from vqa_train.core.hashing import sha256_file
+
+# A file changed in the same clock tick as it was hashed could change again without its stat showing it.
+_SETTLE_NS = 2_000_000_000
+_SCHEMA = "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, stat TEXT NOT NULL, sha256 TEXT NOT NULL)"
+
+
+def cache_dir() -> Path:
+    """The folder for caches: $VQA_TRAIN_CACHE, else $XDG_CACHE_HOME/vqa-train, else ~/.cache/vqa-train."""
+    explicit = os.environ.get("VQA_TRAIN_CACHE")
+    if explicit:
+        return Path(explicit)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "vqa-train"
+
+
+def _stat_key(stat: os.stat_result) -> str:
+    return f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}"
+
+
+class HashCache:
+    """SHA-256 of files, remembered in SQLite while size, mtime, ctime and inode stay the same.
+
+    Losing or deleting the database costs time, never correctness: a database that cannot be opened or written
+    (read-only home, full disk) is treated as empty.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path if path is not None else cache_dir() / "hashes.sqlite3"
+        self._known: dict[str, tuple[str, str]] | None = None
+        self._fresh: dict[str, tuple[str, str]] = {}
+
+    def sha256(self, path: Path) -> str:
+        """Hex SHA-256 of `path`: from the cache where its stat is unchanged, else by reading it.
+
+        Raises:
+            OSError: the file cannot be opened or read.
+        """
+        cached = self.cached(path)
+        if cached is not None:
+            return cached
+        before = path.stat()
+        digest = sha256_file(path)
+        after = path.stat()
+        unchanged = _stat_key(before) == _stat_key(after)
+        if unchanged and time.time_ns() - after.st_mtime_ns > _SETTLE_NS:
+            self._fresh[str(path.absolute())] = (_stat_key(after), digest)
+        return digest
+
+    def cached(self, path: Path) -> str | None:
+        """The remembered hash, or None when the file is unknown or its stat has changed."""
+        key = str(path.absolute())
+        entry = self._fresh.get(key) or self._load().get(key)
+        if entry is None or entry[0] != _stat_key(path.stat()):
+            return None
+        return entry[1]
+
+    def save(self) -> None:
+        """Write what was learnt since the last save; failures to write are ignored (it is a cache)."""
+        if not self._fresh:
+            return
+        rows: Iterable[tuple[str, str, str]] = [(p, s, h) for p, (s, h) in self._fresh.items()]
+        with suppress(sqlite3.Error, OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._connect() as connection:
+                connection.execute(_SCHEMA)
+                connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
+            self._load().update(self._fresh)
+            self._fresh = {}
+
+    def __enter__(self) -> HashCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.save()
+
+    def _load(self) -> dict[str, tuple[str, str]]:
+        if self._known is None:
+            self._known = {}
+            if self.path.exists():
+                with suppress(sqlite3.Error, OSError), self._connect() as connection:
+                    rows = connection.execute("SELECT path, stat, sha256 FROM files")
+                    self._known = {path: (stat, digest) for path, stat, digest in rows}
+        return self._known
+
+    @contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        connection = sqlite3.connect(self.path, timeout=10.0)
+        try:
+            with connection:
+                yield connection
+        finally:
+            connection.close()

@@ -1,0 +1,259 @@
+"""The nouns that cross layers: Video, Clip, Sampling, OutputSpec, FeatureSpec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from vqa_train.core.errors import ConfigError
+from vqa_train.core.hashing import sha256_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SamplingMode = Literal["uniform", "fps", "duration", "frame_step"]
+ShortPolicy = Literal["circulant", "hold", "error"]
+Modality = Literal["video", "text"]
+
+SPEC_SCHEMA = "vqa-train/feature-spec/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """One record of a dataset.
+
+    Attributes:
+        id: unique within the dataset.
+        path: relative to the data root, POSIX separators.
+        sha256: hex digest of the file's bytes (64 characters).
+        bytes: file size.
+        prompt: the text that the video was made from, or None.
+        labels: target -> opinion score on the dataset's scale; a missing score is absent.
+        label_std: target -> standard deviation of the opinions, where published.
+        split: "train", "val", "test" or None (decided later by hash of `group`).
+        group: content that must not straddle a split (source clip, scene); None means the video is its own.
+        reference: id of the pristine video, for full-reference kinds.
+        attributes: further columns of the label table, as text (distortion kind, level, ...).
+    """
+
+    id: str
+    path: str
+    sha256: str
+    bytes: int
+    prompt: str | None = None
+    labels: Mapping[str, float] = field(default_factory=dict)
+    label_std: Mapping[str, float] = field(default_factory=dict)
+    split: str | None = None
+    group: str | None = None
+    reference: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Which frames of a video a backbone sees. Times decide, never frame indices, so variable frame rate is right.
+
+    Attributes:
+        mode: `uniform` n positions over the whole video; `fps` n positions `rate` per second from the start;
+            `duration` n positions over the first `seconds`; `frame_step` n positions every `step` frames.
+        n: positions (bursts) per view.
+        burst: consecutive frames taken at each position; the clip has n * burst frames.
+        rate: positions per second, for `fps`.
+        seconds: length, for `duration`.
+        step: frames, for `frame_step`.
+        short: what a video with too few frames gets: `circulant` starts over, `hold` repeats the last, `error`.
+        views: clips per video, spread evenly where the mode leaves room.
+        decode_budget: None reads exactly the positions asked for, however much must be decoded. A number
+            bounds the frames decoded per view: in a video with more frames than that, a position further than
+            decode_budget / n frames behind its key frame is moved back to that distance, so cost does not
+            grow with length.
+    """
+
+    mode: SamplingMode
+    n: int
+    burst: int = 1
+    rate: float | None = None
+    seconds: float | None = None
+    step: int | None = None
+    short: ShortPolicy = "hold"
+    views: int = 1
+    decode_budget: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("n", self.n), ("burst", self.burst), ("views", self.views)):
+            if value < 1:
+                raise ConfigError(f"sampling {name} must be at least 1, got {value}")
+        needs = {"fps": "rate", "duration": "seconds", "frame_step": "step"}.get(self.mode)
+        for name in ("rate", "seconds", "step"):
+            value = getattr(self, name)
+            if (name == needs) != (value is not None):
+                verb = "needs" if name == needs else "does not take"
+                raise ConfigError(f"sampling mode {self.mode!r} {verb} {name}")
+            if value is not None and not value > 0:
+                raise ConfigError(f"sampling {name} must be positive, got {value}")
+        if self.decode_budget is not None and self.decode_budget < self.n * self.burst:
+            raise ConfigError(
+                f"sampling decode_budget must be at least n * burst = {self.n * self.burst}, got {self.decode_budget}"
+            )
+
+    @property
+    def num_frames(self) -> int:
+        """Frames per view: n * burst."""
+        return self.n * self.burst
+
+    def to_json(self) -> dict[str, Any]:
+        """Only what is set, so that a later optional field does not change today's fingerprints."""
+        return {k: v for k, v in asdict(self).items() if v is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """Decoded frames of one view of a video, upright and with square pixels.
+
+    Attributes:
+        frames: uint8, (T, H, W, 3), RGB, full range 0-255.
+        times: float64, (T,), presentation times in seconds from the first frame of the video.
+        indices: int64, (T,), frame numbers in presentation order.
+        fps: average frames per second of the source.
+        num_frames: frames in the source.
+        duration_s: seconds.
+        width, height: pixels as displayed (after rotation and pixel aspect).
+        codec: FFmpeg's name, e.g. "h264".
+        decoder: name and version of what decoded it.
+    """
+
+    frames: NDArray[np.uint8]
+    times: NDArray[np.float64]
+    indices: NDArray[np.int64]
+    fps: float
+    num_frames: int
+    duration_s: float
+    width: int
+    height: int
+    codec: str
+    decoder: str
+
+    def __repr__(self) -> str:
+        return (
+            f"Clip(frames={self.frames.shape} {self.frames.dtype}, fps={self.fps:g}, "
+            f"duration_s={self.duration_s:g}, codec={self.codec!r}, decoder={self.decoder!r})"
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """The columns about the clip that a feature row carries."""
+        names = ("num_frames", "fps", "width", "height", "duration_s", "codec", "decoder")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputSpec:
+    """One array that a backbone gives per view: float32 of `shape`; `names` label the last axis where it has names."""
+
+    name: str
+    shape: tuple[int, ...]
+    names: tuple[str, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form; `names` only where given."""
+        value: dict[str, Any] = {"name": self.name, "shape": list(self.shape)}
+        if self.names is not None:
+            value["names"] = list(self.names)
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSpec:
+    """What a feature means. Two features with one fingerprint are interchangeable within the backbone's tolerance.
+
+    Attributes:
+        backbone: registry name.
+        definition: version of the feature's definition; bumped when the numbers change beyond the tolerance.
+        modality: "video" (keyed by the video's sha256) or "text" (keyed by the sha256 of the prompt's UTF-8).
+        outputs: what is stored per view.
+        weights_sha256: hash of the weights, or None for a backbone without any.
+        random_seed: set when the weights are random; `register` refuses what descends from those.
+        sampling: which frames; None for text.
+        preprocessing: everything done between the decoded frames (or the text) and the network, as JSON values.
+    """
+
+    backbone: str
+    definition: int
+    modality: Modality
+    outputs: tuple[OutputSpec, ...]
+    weights_sha256: str | None = None
+    random_seed: int | None = None
+    sampling: Sampling | None = None
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The canonical JSON value whose hash is the fingerprint."""
+        return {
+            "schema": SPEC_SCHEMA,
+            "backbone": self.backbone,
+            "definition": self.definition,
+            "modality": self.modality,
+            "outputs": [output.to_json() for output in self.outputs],
+            "weights": {"sha256": self.weights_sha256, "random_seed": self.random_seed},
+            "sampling": self.sampling.to_json() if self.sampling else None,
+            "preprocessing": dict(self.preprocessing),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> FeatureSpec:
+        """Inverse of `to_json`.
+
+        Raises:
+            ConfigError: another schema version or a missing or unknown field.
+        """
+        if value.get("schema") != SPEC_SCHEMA:
+            raise ConfigError(
+                f"feature spec has schema {value.get('schema')!r}, expected {SPEC_SCHEMA!r}",
+                hint="install the version of vqa-train that wrote it",
+            )
+        try:
+            return cls(
+                backbone=value["backbone"],
+                definition=value["definition"],
+                modality=value["modality"],
+                outputs=tuple(
+                    OutputSpec(
+                        name=o["name"],
+                        shape=tuple(o["shape"]),
+                        names=tuple(o["names"]) if "names" in o else None,
+                    )
+                    for o in value["outputs"]
+                ),
+                weights_sha256=value["weights"]["sha256"],
+                random_seed=value["weights"]["random_seed"],
+                sampling=Sampling(**value["sampling"]) if value["sampling"] else None,
+                preprocessing=value["preprocessing"],
+            )
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"feature spec is malformed: {error!r}") from error
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of the canonical JSON."""
+        return sha256_json(self.to_json())
+
+    @property
+    def set_name(self) -> str:
+        """Folder name of the feature set: `<backbone>@<first 12 of fingerprint>`."""
+        return f"{self.backbone}@{self.fingerprint[:12]}"
+
+    def output(self, name: str) -> OutputSpec:
+        """The output called `name`.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        for output in self.outputs:
+            if output.name == name:
+                return output
+        raise ConfigError(
+            f"feature set {self.set_name} has no output {name!r}",
+            hint=f"it has: {', '.join(o.name for o in self.outputs)}",
+        )

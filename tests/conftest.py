@@ -1,0 +1,68 @@
+"""Fixtures that every test may use: shared real data (or a skip that says why), an own cache folder, small made videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Hash and model caches of a test live in its own temporary folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("VQA_TRAIN_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real clips and features beside the checkout; the test is skipped where it is absent."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("../shared (real clips and features) is not beside this checkout")
+    return folder
+
+
+def moving_frames(count: int, height: int, width: int, seed: int = 0) -> Iterable[np.ndarray]:
+    """RGB uint8 (H, W, 3) frames of a textured scene that pans one pixel a frame."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(0, 255, (height // 8 + 2, (width + count) // 8 + 2, 3))
+    texture = np.kron(coarse, np.ones((8, 8, 1)))[:height, : width + count]
+    texture = np.clip(texture + rng.normal(0, 6, texture.shape), 0, 255).astype(np.uint8)
+    for i in range(count):
+        yield np.ascontiguousarray(texture[:, i : i + width])
+
+
+@pytest.fixture
+def write_video() -> Callable[..., Path]:
+    """`write_video(path, frames=24, size=(96, 128), fps=24, codec="libx264", pix_fmt="yuv420p", options=None, seed=0)`."""
+
+    def write(
+        path: Path,
+        *,
+        frames: int = 24,
+        size: tuple[int, int] = (96, 128),
+        fps: int = 24,
+        codec: str = "libx264",
+        pix_fmt: str = "yuv420p",
+        options: dict[str, str] | None = None,
+        seed: int = 0,
+    ) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=Fraction(fps), options=options or {"crf": "18", "g": "12"})
+            stream.height, stream.width = size
+            stream.pix_fmt = pix_fmt
+            for array in moving_frames(frames, *size, seed=seed):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+            container.mux(stream.encode())
+        return path
+
+    return write
