@@ -37,6 +37,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str | int | float | bool) and key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
@@ -99,7 +101,8 @@ def parse(model: type[M], value: Any, source: str) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key also makes the right one missing; the spelling is what to tell.
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         location = first["loc"]
         place = ".".join(str(part) for part in location) or "top level"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""

@@ -53,10 +53,15 @@ class HashCache:
         before = path.stat()
         digest = sha256_file(path)
         after = path.stat()
-        unchanged = _stat_key(before) == _stat_key(after)
-        if unchanged and time.time_ns() - after.st_mtime_ns > _SETTLE_NS:
-            self._fresh[str(path.absolute())] = (_stat_key(after), digest)
+        if _stat_key(before) == _stat_key(after):
+            self.remember(path, digest)
         return digest
+
+    def remember(self, path: Path, digest: str) -> None:
+        """Note that `path`, as it is now, was found to have this hash; a file changed just now is not noted."""
+        stat = path.stat()
+        if time.time_ns() - stat.st_mtime_ns > _SETTLE_NS:
+            self._fresh[str(path.absolute())] = (_stat_key(stat), digest)
 
     def cached(self, path: Path) -> str | None:
         """The remembered hash, or None when the file is unknown or its stat has changed."""
