@@ -1,0 +1,108 @@
+"""vqa-train store info|verify|failures|gc: parse, call, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vqa_train.cli.common import JsonOption, emit_json, print_line, print_table
+from vqa_train.core.errors import GateFailedError, Reason
+
+app = typer.Typer(no_args_is_help=True)
+
+StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the feature store.")]
+
+
+@app.command()
+def info(store: StoreArgument, json: JsonOption = None) -> None:
+    """Feature sets with their rows, sizes, licences, numerics profiles and failures."""
+    from vqa_train.pipelines import store as pipeline
+
+    report = pipeline.info(store)
+    emit_json(report, json)
+    if json == "-":
+        return
+    if not report["sets"]:
+        print_line(f"{store}: no feature sets")
+    for feature_set in report["sets"]:
+        print_table(feature_set["name"], ("", ""), _facts(feature_set))
+        print_line()
+
+
+def _facts(feature_set: dict[str, Any]) -> list[tuple[str, str]]:
+    """Lines of one feature set's table."""
+    duplicates, since = feature_set["duplicate_rows"], feature_set["shards_since_snapshot"]
+    facts = [
+        ("fingerprint", feature_set["fingerprint"]),
+        ("modality", feature_set["modality"]),
+        ("licence", feature_set["license"]),
+        ("weights", "RANDOM (cannot be registered)" if feature_set["random_weights"] else "as in the fingerprint"),
+        ("outputs", ", ".join(f"{name} {tuple(shape)}" for name, shape in feature_set["outputs"].items())),
+        ("complete keys", f"{feature_set['keys']:,}"),
+        ("rows", f"{feature_set['rows']:,}" + (f" (and {duplicates:,} duplicates)" if duplicates else "")),
+        ("shards", f"{feature_set['shards']:,}, {feature_set['bytes']:,} bytes"),
+        ("snapshot", (feature_set["snapshot"] or "none") + (f" (and {since} shards since)" if since else "")),
+    ]
+    for profile in feature_set["profiles"]:
+        text = ", ".join(f"{name}={value}" for name, value in sorted(profile["profile"].items()))
+        facts.append(("profile", f"{profile['rows']:,} rows: {text or 'not recorded'}"))
+    facts += [("failed", f"{count:,} {reason}") for reason, count in feature_set["failures"].items()]
+    return facts
+
+
+@app.command()
+def verify(store: StoreArgument, json: JsonOption = None) -> None:
+    """Read every byte again and name everything that is not as it was written; exit code 3 when something is."""
+    from vqa_train.pipelines import store as pipeline
+
+    report = pipeline.verify(store)
+    emit_json(report, json)
+    if json != "-":
+        for problem in report["problems"]:
+            print_line(problem)
+        print_line(
+            f"{'ok' if report['ok'] else 'DAMAGED'}: {report['sets']} feature sets, {report['shards']:,} shards, "
+            f"{report['rows']:,} rows, {report['bytes']:,} bytes read"
+        )
+    if not report["ok"]:
+        raise GateFailedError(f"{len(report['problems'])} problems in {str(store)!r}")
+
+
+@app.command()
+def failures(
+    store: StoreArgument,
+    reason: Annotated[Reason | None, typer.Option(help="Only failures with this reason code.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """Inputs that have no features, with the reason."""
+    from vqa_train.pipelines import store as pipeline
+
+    report = pipeline.failures(store, reason)
+    emit_json(report, json)
+    if json == "-":
+        return
+    rows = [(f["set"], f["reason"], f["id"], f["path"], f["message"]) for f in report["failures"]]
+    print_table(f"{len(rows):,} failures", ("feature set", "reason", "id", "path", "message"), rows)
+
+
+@app.command()
+def gc(
+    store: StoreArgument,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete them; without it they are only listed.")] = False,
+    grace: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Leave what is younger: a writer may be at work on it.")
+    ] = 3600.0,
+    json: JsonOption = None,
+) -> None:
+    """Leftovers of crashes (temporary files, shards without a commit) and derived caches; never committed data."""
+    from vqa_train.pipelines import store as pipeline
+
+    report = pipeline.gc(store, delete=delete, grace_s=grace)
+    emit_json(report, json)
+    if json == "-":
+        return
+    print_table("leftovers", ("why", "bytes", "path"), [(f["why"], f["bytes"], f["path"]) for f in report["files"]])
+    verb = "deleted" if delete else "would be deleted with --delete"
+    print_line(f"{len(report['files']):,} files, {report['bytes']:,} bytes {verb}")

@@ -1,0 +1,96 @@
+"""The verb append: rows become one shard and one commit, in that order, each whole or absent after a crash."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vqa_train.core.errors import StoreError
+from vqa_train.core.hashing import sha256_bytes
+from vqa_train.core.types import FeatureSpec
+from vqa_train.store import filesystem
+from vqa_train.store.arrow import encode
+from vqa_train.store.layout import COMMIT_SCHEMA, RUN_ID, SHARDS
+from vqa_train.store.records import ShardCommit
+from vqa_train.store.rows import FeatureRow, checked_row, row_digest
+from vqa_train.store.seal import parse_sealed, sealed
+
+
+def now() -> str:
+    """UTC time, ISO 8601 with microseconds; sorts as text."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def check_run_id(run_id: str) -> str:
+    """`run_id`, refused when it could not name a file.
+
+    Raises:
+        StoreError: empty, too long, or with other characters than letters, digits and . _ -
+    """
+    if not RUN_ID.fullmatch(run_id):
+        raise StoreError(f"run id {run_id!r} must be 1 to 200 letters, digits and . _ -")
+    return run_id
+
+
+def append(
+    folder: Path, spec: FeatureSpec, rows: Sequence[FeatureRow], *, profile: Mapping[str, str], run_id: str
+) -> ShardCommit:
+    """Write `rows` as a new shard of the feature set in `folder`. When this returns, they survive a power cut.
+
+    Raises:
+        StoreError: no rows, a row that does not follow the spec (none is then written), or a failing disk.
+    """
+    if not rows:
+        raise StoreError(f"nothing to append to {spec.set_name}: no rows")
+    check_run_id(run_id)
+    rows = [checked_row(spec, row) for row in rows]
+    data = encode(spec, rows)
+    shard = str(uuid.uuid4())
+    record = {
+        "schema": COMMIT_SCHEMA,
+        "shard": shard,
+        "fingerprint": spec.fingerprint,
+        "sha256": sha256_bytes(data),
+        "bytes": len(data),
+        "rows": len(rows),
+        "profile": dict(profile),
+        "run_id": run_id,
+        "created": now(),
+        "keys": [row.key for row in rows],
+        "views": [row.view for row in rows],
+        "digests": [row_digest(spec, row) for row in rows],
+        "statistics": statistics(spec, rows),
+    }
+    commit_data = sealed(record)
+    commit = parse_sealed(ShardCommit, commit_data, "the commit to be written")
+    parquet_path, commit_path = folder / SHARDS / f"{shard}.parquet", folder / SHARDS / f"{shard}.json"
+    try:
+        filesystem.write(parquet_path, data)
+        filesystem.write(commit_path, commit_data)
+    except BaseException:
+        # Give a full disk its space back, but never take the shard from under a commit that did get its name.
+        with suppress(OSError):
+            if not commit_path.exists():
+                parquet_path.unlink(missing_ok=True)
+        raise
+    return commit
+
+
+def statistics(spec: FeatureSpec, rows: Sequence[FeatureRow]) -> dict[str, Any]:
+    """n, sum and sum of squares in float64 of each output with one axis; duplicates count as often as they stand."""
+    found = {}
+    for output in spec.outputs:
+        if len(output.shape) == 1:
+            values = np.stack([row.outputs[output.name] for row in rows]).astype(np.float64)
+            found[output.name] = {
+                "n": len(rows),
+                "sum": values.sum(axis=0).tolist(),
+                "sum_of_squares": np.square(values).sum(axis=0).tolist(),
+            }
+    return found

@@ -1,0 +1,124 @@
+"""Between rows and Parquet: the Arrow schema of a feature set, rows to Parquet bytes, columns back to NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from vqa_train.core.errors import StoreError
+from vqa_train.core.hashing import canonical_json
+from vqa_train.core.types import FeatureSpec, OutputSpec
+from vqa_train.store.layout import KEY_COLUMNS, SHARD_SCHEMA, VIEW_COLUMN
+from vqa_train.store.rows import FACTS, FeatureRow
+
+_FACT_TYPES = {int: pa.int64(), float: pa.float64(), str: pa.string()}
+
+
+def arrow_schema(spec: FeatureSpec) -> pa.Schema:
+    """Columns of a shard: the key, `view`, one fixed-size list per output (nested for several axes), the facts.
+
+    The file's metadata carries the shard schema version and the spec, each output's field its shape and names.
+    """
+    key = pa.field(KEY_COLUMNS[spec.modality], pa.string(), nullable=False)
+    view = pa.field(VIEW_COLUMN, pa.int32(), nullable=False)
+    outputs = [_output_field(output) for output in spec.outputs]
+    facts = [pa.field(name, _FACT_TYPES[FACTS[name]], nullable=False) for name in fact_names(spec)]
+    metadata = {"vqa_train.schema": SHARD_SCHEMA, "vqa_train.spec": canonical_json(spec.to_json())}
+    return pa.schema([key, view, *outputs, *facts], metadata=metadata)
+
+
+def fact_names(spec: FeatureSpec) -> list[str]:
+    """The fact columns of a feature set, in order."""
+    return list(FACTS) if spec.modality == "video" else []
+
+
+def _output_field(output: OutputSpec) -> pa.Field:
+    kind = pa.float32()
+    for size in reversed(output.shape):
+        kind = pa.list_(pa.field("element", kind, nullable=False), size)
+    metadata = {"shape": canonical_json(list(output.shape))}
+    if output.names is not None:
+        metadata["names"] = canonical_json(list(output.names))
+    return pa.field(output.name, kind, nullable=False, metadata=metadata)
+
+
+def encode(spec: FeatureSpec, rows: Sequence[FeatureRow]) -> bytes:
+    """Checked rows as the bytes of a Parquet file (zstd, byte-stream-split floats, page checksums)."""
+    schema = arrow_schema(spec)
+    columns: list[Any] = [pa.array([row.key for row in rows]), pa.array([row.view for row in rows], pa.int32())]
+    for output in spec.outputs:
+        stacked = np.stack([row.outputs[output.name] for row in rows])
+        column = pa.array(stacked.reshape(-1))
+        for axis in range(len(output.shape), 0, -1):
+            kind = schema.field(output.name).type
+            for _ in range(axis - 1):
+                kind = kind.value_type
+            column = pa.FixedSizeListArray.from_arrays(column, type=kind)
+        columns.append(column)
+    columns += [pa.array([row.facts[n] for row in rows], schema.field(n).type) for n in fact_names(spec)]
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        pa.Table.from_arrays(columns, schema=schema),
+        sink,
+        compression="zstd",
+        use_dictionary=False,
+        use_byte_stream_split=[_leaf_path(output) for output in spec.outputs],
+        write_page_checksum=True,
+    )
+    return bytes(sink.getvalue())
+
+
+def _leaf_path(output: OutputSpec) -> str:
+    """Parquet's own path of an output's values; every list level adds `list.element`."""
+    return ".".join([output.name, *["list.element"] * len(output.shape)])
+
+
+def decode(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table in a shard, page checksums verified.
+
+    Raises:
+        StoreError: not a Parquet file, a damaged page, a column that is not there.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as shard:
+            expected = shard.metadata.num_rows
+            table = shard.read(columns=list(columns) if columns is not None else None)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"shard {str(path)!r} cannot be read: {error}", hint="run vqa-train store verify") from error
+    if table.num_rows != expected:
+        # A page header has no checksum: one that says it is no data page is skipped in silence.
+        raise StoreError(
+            f"shard {str(path)!r} is damaged: {table.num_rows} of {expected} rows can be read",
+            hint="run vqa-train store verify",
+        )
+    if columns is not None and table.num_columns != len(columns):
+        missing = sorted(set(columns) - set(table.column_names))
+        raise StoreError(f"shard {str(path)!r} has no column {', '.join(missing)}", hint="run vqa-train store verify")
+    return table
+
+
+def to_numpy(column: Any, shape: Sequence[int]) -> NDArray[np.float32]:
+    """An output column as float32 (rows, *shape)."""
+    values = column.combine_chunks()
+    for _ in shape:
+        values = values.flatten()
+    array: NDArray[np.float32] = values.to_numpy(zero_copy_only=False).reshape(len(column), *shape)
+    return array
+
+
+def to_rows(spec: FeatureSpec, table: pa.Table) -> list[FeatureRow]:
+    """Every row of a whole shard."""
+    keys = table.column(KEY_COLUMNS[spec.modality]).to_pylist()
+    views = table.column(VIEW_COLUMN).to_pylist()
+    facts = table.select(fact_names(spec)).to_pylist() if spec.modality == "video" else [{}] * len(keys)
+    outputs = {output.name: to_numpy(table.column(output.name), output.shape) for output in spec.outputs}
+    return [
+        FeatureRow(key=key, view=view, facts=fact, outputs={name: array[i, ...] for name, array in outputs.items()})
+        for i, (key, view, fact) in enumerate(zip(keys, views, facts, strict=True))
+    ]
