@@ -1,1 +1,1 @@
-
+"""ONNX files: export, parity with torch, and a runtime that needs neither torch nor the onnx package."""

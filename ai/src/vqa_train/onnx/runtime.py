@@ -1,0 +1,166 @@
+"""Runs a verified ONNX file with onnxruntime; imports neither torch nor the onnx package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from vqa_train.core.errors import ModelError, UsageError
+from vqa_train.core.hashing import sha256_bytes
+from vqa_train.onnx.proto import OnnxFacts, read_facts
+
+CPU = ("CPUExecutionProvider",)
+FINGERPRINT_KEY = "vqa_train.fingerprint"
+"""Key of the embedded metadata that says which features a backbone's graph computes."""
+
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
+_ERRORS_ONLY = 3
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One input or output of a graph; a dimension is its size, or a name (or None) where it may vary."""
+
+    name: str
+    dtype: type[np.generic]
+    shape: tuple[int | str | None, ...]
+
+
+class OnnxModel:
+    """An ONNX file whose bytes were verified before onnxruntime saw them.
+
+    Args:
+        path: the file.
+        expected_sha256: hex digest that the bytes must have; None skips the check (a file just written).
+        threads: intra-operator threads; 0 lets onnxruntime take all cores.
+        providers: execution providers, in order of preference; every one of them must be usable.
+
+    Attributes:
+        path: as given.
+        sha256: of the bytes.
+        opset, ir_version: versions of the default operator set and of the file format.
+        inputs, outputs: name -> `TensorInfo`, in the graph's order.
+        metadata: the key-value pairs embedded in the file.
+
+    Raises:
+        ModelError: missing file, another hash, external data, not ONNX, an unusable provider.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        expected_sha256: str | None = None,
+        threads: int = 0,
+        providers: Sequence[str] = CPU,
+    ) -> None:
+        if threads < 0:
+            raise UsageError(f"threads must be 0 (all cores) or more, got {threads}")
+        self.path = path
+        data = _read(path)
+        self.sha256 = sha256_bytes(data)
+        if expected_sha256 is not None and self.sha256 != expected_sha256:
+            raise ModelError(
+                f"ONNX file {str(path)!r} has sha256 {self.sha256[:12]}, expected {expected_sha256[:12]}",
+                hint="it was changed after it was registered; restore it or register the model again",
+            )
+        facts = _facts(path, data)
+        self._session = _session(path, data, threads, providers)
+        self.opset, self.ir_version = facts.opset, facts.ir_version
+        self.inputs = _infos(self._session.get_inputs())
+        self.outputs = _infos(self._session.get_outputs())
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The outputs by name for `inputs` by name.
+
+        Raises:
+            ModelError: names, dtypes or fixed dimensions differ from the graph's, or onnxruntime fails.
+        """
+        if inputs.keys() != self.inputs.keys():
+            raise ModelError(f"{self.path.name!r} takes inputs {sorted(self.inputs)}, got {sorted(inputs)}")
+        for name, array in inputs.items():
+            self._check(self.inputs[name], array)
+        try:
+            values = self._session.run(None, dict(inputs))
+        except Exception as error:  # onnxruntime raises classes of its own that share no public base
+            raise ModelError(f"onnxruntime failed on {self.path.name!r}: {str(error)[:300]}") from error
+        return dict(zip(self.outputs, values, strict=True))
+
+    def _check(self, info: TensorInfo, array: NDArray[Any]) -> None:
+        fits = array.ndim == len(info.shape) and all(
+            not isinstance(expected, int) or expected == size
+            for expected, size in zip(info.shape, array.shape, strict=False)
+        )
+        if array.dtype != info.dtype or not fits:
+            raise ModelError(
+                f"input {info.name!r} of {self.path.name!r} is {np.dtype(info.dtype)} {list(info.shape)}, "
+                f"got {array.dtype} {list(array.shape)}"
+            )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"ONNX file {str(path)!r} does not exist") from error
+    except OSError as error:
+        raise ModelError(f"ONNX file {str(path)!r} cannot be read: {error.strerror}") from error
+
+
+def _facts(path: Path, data: bytes) -> OnnxFacts:
+    try:
+        facts = read_facts(data)
+    except ModelError as error:
+        raise ModelError(f"{str(path)!r} is {error.message}") from error
+    if facts.external:
+        raise ModelError(
+            f"ONNX file {str(path)!r} keeps {len(facts.external)} tensors outside the file "
+            f"(first: {facts.external[0]!r})",
+            hint="its hash does not cover those; save it with its weights inside",
+        )
+    return facts
+
+
+def _session(path: Path, data: bytes, threads: int, providers: Sequence[str]) -> onnxruntime.InferenceSession:
+    available = onnxruntime.get_available_providers()
+    missing = [provider for provider in providers if provider not in available]
+    if missing:
+        raise ModelError(f"execution provider {missing[0]!r} is not installed", hint=f"available: {available}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    try:
+        session = onnxruntime.InferenceSession(data, sess_options=options, providers=list(providers))
+    except Exception as error:  # onnxruntime raises classes of its own that share no public base
+        raise ModelError(f"onnxruntime cannot load {str(path)!r}: {str(error)[:300]}") from error
+    # A provider whose libraries are missing is dropped by onnxruntime with a log line only.
+    dropped = [provider for provider in providers if provider not in session.get_providers()]
+    if dropped:
+        raise ModelError(f"execution provider {dropped[0]!r} is installed but could not be started")
+    return session
+
+
+def _infos(nodes: Sequence[Any]) -> dict[str, TensorInfo]:
+    infos = {}
+    for node in nodes:
+        if node.type not in _DTYPES:
+            raise ModelError(f"graph input or output {node.name!r} has the unsupported type {node.type!r}")
+        infos[node.name] = TensorInfo(node.name, _DTYPES[node.type], tuple(node.shape))
+    return infos

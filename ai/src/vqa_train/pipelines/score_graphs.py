@@ -1,0 +1,121 @@
+"""The verified backbone graphs of a registered model: frames or a text to features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqa_train.core.errors import ModelError
+from vqa_train.core.files import confined
+from vqa_train.core.hashing import sha256_bytes
+from vqa_train.core.types import Clip, FeatureSpec, Sampling
+from vqa_train.onnx.runtime import FINGERPRINT_KEY, OnnxModel
+from vqa_train.registry.cache import find_cached
+from vqa_train.registry.sidecar import ModelInput, TokenizerFile
+
+Features = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a registered model's files are: its name for messages, its folder, threads for its graphs."""
+
+    model: str
+    folder: Path
+    threads: int
+
+    def graph(self, item: ModelInput) -> OnnxModel:
+        """The backbone graph of an input, verified by hash and by the fingerprint that is embedded in it.
+
+        Raises:
+            ModelError: it is missing, changed, or computes other features.
+        """
+        onnx = item.backbone_onnx
+        if onnx is None:
+            raise ModelError(f"model input {item.name!r} has no backbone ONNX")
+        if onnx.file is not None:
+            path = confined(self.folder, onnx.file)
+        else:
+            path = find_cached(
+                onnx.sha256,
+                size=onnx.bytes,
+                what=f"backbone {item.backbone!r} of model {self.model!r}",
+                remedy="copy it there from a machine that has it, or register the model again where the weights are",
+            )
+        graph = OnnxModel(path, expected_sha256=onnx.sha256, threads=self.threads)
+        found = graph.metadata.get(FINGERPRINT_KEY)
+        if found != item.fingerprint:
+            raise ModelError(
+                f"backbone ONNX {str(path)!r} computes features {str(found)[:12]}, "
+                f"model input {item.name!r} was fitted on {item.fingerprint[:12]}",
+                hint="register the model again",
+            )
+        return graph
+
+    def tokenizer(self, file: TokenizerFile) -> str:
+        """The text of a `tokenizers` file, verified by hash.
+
+        Raises:
+            ModelError: it is missing or changed.
+        """
+        path = confined(self.folder, file.file)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ModelError(f"tokenizer {str(path)!r} cannot be read: {error.strerror}") from error
+        found = sha256_bytes(data)
+        if found != file.sha256:
+            raise ModelError(f"tokenizer {str(path)!r} has sha256 {found[:12]}, expected {file.sha256[:12]}")
+        return data.decode("utf-8")
+
+
+class VideoGraph:
+    """uint8 (T, H, W, 3) frames of each view to features, averaged over the views."""
+
+    def __init__(self, files: ModelFiles, item: ModelInput, spec: FeatureSpec) -> None:
+        if spec.sampling is None:
+            raise ModelError(f"feature spec of model input {item.name!r} has no sampling")
+        self.sampling: Sampling = spec.sampling
+        self._graph = files.graph(item)
+        (self._input,) = self._graph.inputs
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names of the features it gives."""
+        return list(self._graph.outputs)
+
+    def features(self, views: Sequence[Clip]) -> Features:
+        """Features by output name."""
+        rows = [self._graph.run({self._input: clip.frames}) for clip in views]
+        # In double precision, as the training table averages views.
+        means = {name: np.stack([row[name] for row in rows]).mean(axis=0, dtype=np.float64) for name in rows[0]}
+        return {name: np.asarray(mean, dtype=np.float32) for name, mean in means.items()}
+
+
+class TextGraph:
+    """A text to its embedding."""
+
+    def __init__(self, files: ModelFiles, item: ModelInput) -> None:
+        from tokenizers import Tokenizer
+
+        if item.tokenizer is None:
+            raise ModelError(f"model input {item.name!r} has no tokenizer")
+        self._tokenizer: Any = Tokenizer.from_str(files.tokenizer(item.tokenizer))
+        self._graph = files.graph(item)
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names of the features it gives."""
+        return list(self._graph.outputs)
+
+    def features(self, text: str) -> Features:
+        """Features by output name."""
+        encoding = self._tokenizer.encode(text)
+        arrays = {"input_ids": [encoding.ids], "attention_mask": [encoding.attention_mask]}
+        outputs = self._graph.run({name: np.asarray(value, dtype=np.int64) for name, value in arrays.items()})
+        return {name: np.asarray(value[0], dtype=np.float32) for name, value in outputs.items()}

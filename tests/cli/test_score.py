@@ -1,0 +1,229 @@
+"""vqa-score: files, folders and lists in; tables, JSON and CSV out; exit codes that say what happened."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from vqa_train import backbones
+from vqa_train.cli import score as command
+
+TESTS = Path(__file__).parents[1]
+PROMPT = "a red fox, slow motion"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def patch() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def tiny(patch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    patch.syspath_prepend(TESTS / "registry")
+    patch.syspath_prepend(TESTS / "backbones")
+    module = importlib.import_module("tiny_model")
+    patch.setattr(backbones.BACKBONES, "_builtin", module.BUILTIN)
+    patch.setattr(backbones.TEXT_ENCODERS, "_builtin", module.BUILTIN_TEXT)
+    root = tmp_path_factory.mktemp("text")
+    patch.setenv("VQA_TRAIN_TEXT_MODELS", str(root))
+    module.text_folder(root)
+    return module
+
+
+@pytest.fixture(scope="module")
+def registry(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Registered through the command's own function, as the shell would."""
+    from vqa_train.cli.register import register
+
+    root = tmp_path_factory.mktemp("registry") / "model"
+    for name, text in (("video", False), ("prompted", True)):
+        register(
+            model=tiny.export_tiny(root / f"{name}.onnx", text=text),
+            kind="nr", dataset="ladder", license="Apache-2.0", train_commit=tiny.COMMIT, registry=root,
+        )  # fmt: skip
+    return root
+
+
+@pytest.fixture
+def videos(write_video: Callable[..., Path], tmp_path: Path) -> Path:
+    folder = tmp_path / "videos"
+    for i, name in enumerate(["b, ü.mp4", "a.MP4", "sub/c.mkv"]):
+        write_video(folder / name, frames=10, size=(64, 80), seed=i)
+    (folder / "notes.txt").write_text("not a video")
+    return folder
+
+
+@pytest.fixture
+def run(registry: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    def run(*arguments: str | Path, model: str = "video") -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        call = ["vqa-score", *map(str, arguments), "--model", model, "--registry", str(registry)]
+        monkeypatch.setattr(sys, "argv", call)
+        with pytest.raises(SystemExit) as caught:
+            command.main()
+        out, err = capsys.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return run
+
+
+def test_a_table_has_score_range_and_direction(run: Run, videos: Path, tiny: ModuleType) -> None:
+    code, out, _ = run(videos / "a.MP4")
+    assert code == 0
+    expected = tiny.torch_scores(videos / "a.MP4")
+    for text in ("video (range 1 to 5, higher is better)", "a.MP4", *(f"{score:.3f}" for score in expected.values())):
+        assert text in out
+
+
+def test_json_has_everything_and_a_schema(run: Run, videos: Path, tiny: ModuleType) -> None:
+    code, out, _ = run(videos / "a.MP4", "--format", "json", "--threads", "1")
+    report = json.loads(out)
+    assert code == 0
+    assert report["schema"] == "vqa-train/scores/1"
+    assert report["model"]["direction"] == "higher_is_better"
+    assert report["model"]["mos_range"] == {"overall": [1, 5], "temporal": [1, 5]}
+    assert report["results"][0]["scores"] == pytest.approx(tiny.torch_scores(videos / "a.MP4"), abs=1e-4)
+    assert report["counts"] == {"inputs": 1, "scored": 1, "failed": 0}
+
+
+def test_csv_keeps_commas_in_names_and_one_row_per_video(run: Run, videos: Path) -> None:
+    code, out, _ = run(videos, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0
+    assert [Path(row["video"]).name for row in rows] == ["a.MP4", "b, ü.mp4", "c.mkv"]
+    assert all(1 < float(row["overall"]) < 6 and row["overall_high"] == "5" for row in rows)
+    assert len({row["overall"] for row in rows}) == 3
+
+
+@pytest.mark.parametrize(("format_", "suffix"), [("json", "json"), ("csv", "csv"), ("table", "csv")])
+def test_output_goes_to_a_file_and_stdout_stays_empty(
+    run: Run, videos: Path, tmp_path: Path, format_: str, suffix: str
+) -> None:
+    target = tmp_path / f"out.{suffix}"
+    assert run(videos / "a.MP4", "--format", format_, "--output", target)[:2] == (0, "")
+    text = target.read_text()
+    assert json.loads(text)["counts"]["scored"] == 1 if suffix == "json" else text.startswith("video,prompt,overall")
+
+
+def test_a_bad_file_is_a_record_and_a_line_and_the_rest_go_on(run: Run, videos: Path) -> None:
+    (videos / "broken.mp4").write_text("text")
+    code, out, err = run(videos, "--format", "json")
+    report = json.loads(out)
+    assert code == 4
+    assert report["counts"] == {"inputs": 4, "scored": 3, "failed": 1}
+    (failure,) = report["failures"]
+    assert failure["video"].endswith("broken.mp4")
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert failure["reason"] in line
+    code, out, _ = run(videos)
+    assert code == 4
+    assert failure["reason"] in out
+
+
+def test_a_score_outside_the_range_to_expect_is_said_to_be(run: Run, videos: Path, tiny: ModuleType) -> None:
+    scores = tiny.torch_scores(videos / "a.MP4")
+    unusual = [target for target, score in scores.items() if not 1.5 <= score <= 4.5]
+    assert len(unusual) == 1  # the made model has one of each
+    _, out, err = run(videos / "a.MP4", "--format", "json")
+    assert json.loads(out)["results"][0]["outside_expected"] == unusual
+    assert "1 of 1 videos score outside the range to expect" in err
+    _, out, _ = run(videos / "a.MP4", "--format", "csv")
+    assert next(csv.DictReader(io.StringIO(out)))["outside_expected"] == unusual[0]
+
+
+def test_when_nothing_could_be_scored_the_code_is_1(run: Run, tmp_path: Path) -> None:
+    code, out, err = run(tmp_path / "missing.mp4", "--format", "csv")
+    assert code == 1
+    assert "missing_file" in out
+    assert "missing.mp4" in err
+
+
+def test_a_list_gives_each_video_its_prompt(run: Run, videos: Path, tmp_path: Path, tiny: ModuleType) -> None:
+    lines = ["\ufeff" + f"videos/a.MP4\t{PROMPT}", "", "videos/b, ü.mp4\ta dog", "videos/sub/c.mkv"]
+    (tmp_path / "list.txt").write_text("\r\n".join(lines), encoding="utf-8")
+    code, out, _ = run("@list.txt", "--prompt", "the moon", "--format", "json", model="prompted")
+    results = json.loads(out)["results"]
+    assert code == 0
+    assert [result["prompt"] for result in results] == [PROMPT, "a dog", "the moon"]
+    assert results[0]["scores"] == pytest.approx(tiny.torch_scores(videos / "a.MP4", PROMPT), abs=1e-4)
+
+
+def test_a_csv_list_quotes_and_lacks_as_it_likes(run: Run, videos: Path, tmp_path: Path) -> None:
+    table = f'video,prompt\n"videos/b, ü.mp4","{PROMPT}"\nvideos/a.MP4,\n'
+    (tmp_path / "list.csv").write_text(table, encoding="utf-8-sig")
+    code, out, err = run("@list.csv", "--format", "json", model="prompted")
+    report = json.loads(out)
+    assert code == 4
+    assert report["results"][0]["prompt"] == PROMPT
+    assert report["failures"][0]["reason"] == "no_prompt"
+    assert "no_prompt" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "model", "message"),
+    [
+        (["videos/a.MP4"], "prompted", "takes a prompt and got none"),
+        (["videos/a.MP4", "--prompt", "x"], "video", "takes no prompt"),
+        (["@none.txt"], "video", "list 'none.txt' cannot be read"),
+        (["@columns.csv"], "video", "has columns ['path']"),
+        (["@long.csv"], "video", "line 2: expected 1 columns"),
+        (["@empty.txt"], "video", "'@empty.txt' has no videos in it"),
+        (["nothing"], "video", "'nothing' has no videos in it"),
+        (["videos/a.MP4", "--format", "xml"], "video", "xml"),
+        (["videos/a.MP4", "--threads", "-1"], "video", "--threads"),
+        ([], "video", "Missing argument"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(
+    run: Run, videos: Path, tmp_path: Path, arguments: list[str], model: str, message: str
+) -> None:
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "columns.csv").write_text("path\na.mp4\n")
+    (tmp_path / "long.csv").write_text("video\na.mp4,b\n")
+    code, out, err = run(*arguments, model=model)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_an_unknown_model_is_one_line_and_exit_code_1(run: Run, videos: Path) -> None:
+    code, out, err = run(videos, model="vidoe")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: registry")
+    assert "did you mean 'video'?" in err
+    assert err.count("\n") == 1
+
+
+def test_debug_gives_the_traceback(run: Run, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vqa_train.core.errors import ModelError
+
+    with pytest.raises(ModelError):
+        monkeypatch.setattr(sys, "argv", ["vqa-score", str(videos), "--model", "none", "--debug"])
+        command.main()
+
+
+def test_the_script_scores_where_torch_cannot_be_imported(registry: Path, videos: Path, tiny: ModuleType) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'sklearn', 'scipy', 'onnx', 'decord', 'pyarrow', 'polars'):\n"
+        "    sys.modules[name] = None\n"
+        "from vqa_train.cli.score import main; main()"
+    )
+    arguments = [str(videos / "a.MP4"), "--model", "video", "--registry", str(registry), "--format", "json"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(done.stdout)["results"][0]["scores"]
+    assert scores == pytest.approx(tiny.torch_scores(videos / "a.MP4"), abs=1e-4)

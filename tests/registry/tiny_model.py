@@ -1,0 +1,188 @@
+"""A whole small model: a real convolutional backbone, a real text encoder, a head, exported as `export` does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vqa_train.backbones.base import VideoBackbone
+from vqa_train.backbones.text import SentenceEncoder
+from vqa_train.backbones.text_folder import TextModel
+from vqa_train.core.hashing import sha256_json
+from vqa_train.core.types import Clip, FeatureSpec, OutputSpec, Sampling
+from vqa_train.onnx.export import export_module
+from vqa_train.onnx.parity import check_parity, torch_reference
+from vqa_train.onnx.runtime import OnnxModel
+from vqa_train.registry.sidecar import (
+    DatasetRef,
+    GoldenRows,
+    ModelInput,
+    ModelSidecar,
+    OnnxFile,
+    sidecar_path,
+    write_sidecar,
+)  # fmt: skip
+
+BUILTIN = {"tiny": "tiny_model:TinyBackbone", "tiny-random": "tiny_model:RandomBackbone"}
+BUILTIN_TEXT = {"tiny-text": "tiny_model:tiny_text"}
+TARGETS = ["overall", "temporal"]
+TEXT_DIM = 32
+COMMIT = "0123abc"
+
+
+class TinyBackbone(VideoBackbone):
+    """Strided convolutions over frames: pooled mean, and the mean of absolute differences between frames."""
+
+    name = "tiny"
+    random_seed: int | None = None
+    license = "MIT"
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            self.net = nn.Sequential(nn.Conv2d(3, 6, 5, stride=2), nn.ReLU(), nn.Conv2d(6, 5, 3, stride=2))
+        self.spec = FeatureSpec(
+            backbone=self.name,
+            definition=1,
+            modality="video",
+            outputs=(OutputSpec(name="pooled", shape=(5,)), OutputSpec(name="motion", shape=(5,))),
+            weights_sha256=None if self.random_seed is not None else "1" * 64,
+            random_seed=self.random_seed,
+            sampling=Sampling(mode="uniform", n=4, views=2),
+            preprocessing={"scale": 255},
+        )
+        self.eval()
+
+    def prepare(self, clip: Clip) -> Tensor:
+        return torch.from_numpy(clip.frames)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.net(frames.permute(0, 3, 1, 2).float() / 255)
+        return x.mean(dim=(0, 2, 3)), (x[1:] - x[:-1]).abs().mean(dim=(0, 2, 3))
+
+    def onnx_example(self) -> Tensor:
+        return torch.randint(0, 255, (4, 40, 48, 3), dtype=torch.uint8)
+
+
+class RandomBackbone(TinyBackbone):
+    """The same with weights that say they are random."""
+
+    name = "tiny-random"
+    random_seed = 7
+
+
+def tiny_text() -> SentenceEncoder:
+    """A text encoder from $VQA_TRAIN_TEXT_MODELS."""
+    model = TextModel(name="tiny-text", repo="example/tiny-text", pooling="cls", dim=TEXT_DIM, license="CC-BY-4.0")
+    return SentenceEncoder(model)
+
+
+class TinyHead(nn.Module):
+    """Standardises and maps all inputs, side by side, to scores around 3."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.first, self.last = nn.Linear(dim, 8), nn.Linear(8, len(TARGETS))
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return 3 + self.last(torch.tanh(self.first(torch.cat(inputs, dim=1))))
+
+
+def backbones(*, text: bool, random: bool = False) -> dict[str, tuple[Any, str]]:
+    """Input name -> (extractor, output)."""
+    video = RandomBackbone() if random else TinyBackbone()
+    chosen: dict[str, tuple[Any, str]] = {"look": (video, "pooled"), "motion": (video, "motion")}
+    return {**chosen, "prompt": (tiny_text(), "pooled")} if text else chosen
+
+
+def make_head(*, text: bool) -> TinyHead:
+    return TinyHead(10 + TEXT_DIM * text)
+
+
+def export_tiny(path: Path, *, text: bool = False, random: bool = False, **changes: Any) -> Path:
+    """NAME.onnx and NAME.json, as `export` writes them; `changes` go into the sidecar."""
+    chosen = backbones(text=text, random=random)
+    dims = {name: extractor.spec.output(output).shape[0] for name, (extractor, output) in chosen.items()}
+    head = make_head(text=text)
+    exported = export_module(
+        head,
+        tuple(torch.zeros(2, dim) for dim in dims.values()),
+        path,
+        input_names=list(dims),
+        output_names=["scores"],
+        dynamic_axes={name: {0: "batch"} for name in (*dims, "scores")},
+    )
+    rng = np.random.default_rng(1)
+    rows = {name: rng.normal(0, 0.3, (6, dim)).astype(np.float32) for name, dim in dims.items()}
+    parity = check_parity(torch_reference(head, list(dims)), path, rows)
+    scores = OnnxModel(path).run(rows)["scores"]
+    inputs = [
+        ModelInput(
+            name=name,
+            modality=extractor.spec.modality,
+            backbone=extractor.spec.backbone,
+            fingerprint=extractor.spec.fingerprint,
+            output=output,
+            dim=dims[name],
+            spec=extractor.spec.to_json(),
+            license=extractor.license,
+        )
+        for name, (extractor, output) in chosen.items()
+    ]
+    fields: dict[str, Any] = {
+        "name": path.stem,
+        "onnx": OnnxFile(file=path.name, sha256=exported.sha256, bytes=exported.bytes, opset=exported.opset),
+        "inputs": inputs,
+        "targets": TARGETS,
+        "input_normalization": "inside the graph: none",
+        "expected_output_range": dict.fromkeys(TARGETS, (1.5, 4.5)),
+        "direction": "higher_is_better",
+        "mos_range": dict.fromkeys(TARGETS, (1.0, 5.0)),
+        "dataset": DatasetRef(name="ladder", version="1", manifest_sha256="a" * 64),
+        "train_config_hash": sha256_json({"recipe": "tiny"}),
+        "inherited_licenses": {"dataset ladder": "CC0-1.0", **{f"features {i.backbone}": i.license for i in inputs}},
+        "descends_from_random_weights": random,
+        "parity": parity.to_json(),
+        "golden_rows": GoldenRows(
+            inputs={name: m.astype(float).tolist() for name, m in rows.items()}, scores=scores.astype(float).tolist()
+        ),
+        "run_provenance": {"entrypoint": "fit"},
+    }
+    write_sidecar(sidecar_path(path), ModelSidecar(**{**fields, **changes}))
+    return path
+
+
+def torch_scores(video: Path, prompt: str | None = None) -> dict[str, float]:
+    """What torch, without any ONNX file, says of a video."""
+    from vqa_train.video.decode import read_clips
+
+    chosen = backbones(text=prompt is not None)
+    features = []
+    for extractor, output in chosen.values():
+        if extractor.spec.modality == "video":
+            (clips,) = read_clips(video, [extractor.spec.sampling])
+            rows = [row[output] for row in extractor.extract(clips)]
+            features.append(torch.from_numpy(np.mean(rows, axis=0))[None])
+        else:
+            features.append(torch.from_numpy(extractor.encode([prompt])))
+    with torch.inference_mode():
+        scores = make_head(text=prompt is not None)(*features)[0]
+    return dict(zip(TARGETS, scores.tolist(), strict=True))
+
+
+def text_folder(root: Path) -> None:
+    """Make the tiny text encoder findable under `root`."""
+    import tiny_bert
+
+    tiny_bert.write_tiny_bert(root / "tiny-text", dim=TEXT_DIM)
+    os.environ["VQA_TRAIN_TEXT_MODELS"] = str(root)
