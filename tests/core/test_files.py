@@ -37,11 +37,12 @@ def test_nan_is_refused_in_json(tmp_path: Path) -> None:
     assert not (tmp_path / "f").exists()
 
 
-@pytest.mark.parametrize("relative", ["../x", "a/../../x", "/etc/passwd", "a/\x00b", "link/x"])
+@pytest.mark.parametrize("relative", ["../x", "a/../../x", "/etc/passwd", "a/\x00b", "link/x", "loop/x"])
 def test_paths_that_leave_the_root_are_refused(tmp_path: Path, relative: str) -> None:
     root = tmp_path / "root"
     (root / "a").mkdir(parents=True)
     (root / "link").symlink_to(tmp_path)
+    (root / "loop").symlink_to(root / "loop")
     with pytest.raises(VqaError, match="leaves its root") as caught:
         confined(root, relative)
     assert caught.value.reason is Reason.PATH_ESCAPE

@@ -68,15 +68,20 @@ def confined(root: Path, relative: str) -> Path:
         VqaError: with reason `path_escape`.
     """
     candidate = root / relative
-    resolved_root = root.resolve()
-    inside = not Path(relative).is_absolute() and "\x00" not in relative
-    if not inside or not candidate.resolve().is_relative_to(resolved_root):
+    if Path(relative).is_absolute() or "\x00" in relative or not _resolves_inside(candidate, root):
         raise VqaError(
             f"path {relative!r} leaves its root {str(root)!r}",
             hint="paths in manifests are relative and stay inside the data root",
             reason=Reason.PATH_ESCAPE,
         )
     return candidate
+
+
+def _resolves_inside(candidate: Path, root: Path) -> bool:
+    try:
+        return candidate.resolve().is_relative_to(root.resolve())
+    except (RuntimeError, OSError):  # a loop of symbolic links: RuntimeError up to Python 3.12, OSError later
+        return False
 
 
 def display_path(path: Path) -> str:

@@ -1,0 +1,1 @@
+"""Adapters: how a dataset's label tables are found, read and tied to its files. One file each."""

@@ -1,0 +1,200 @@
+"""Loads a dataset: manifest, files table and label tables become verified Video records."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vqa_train.core.errors import LabelError, ManifestError, Reason
+from vqa_train.core.files import confined
+from vqa_train.core.hashing import sha256_bytes
+from vqa_train.core.plugins import did_you_mean
+from vqa_train.core.types import Video
+from vqa_train.datasets import ADAPTERS
+from vqa_train.datasets.files_table import read_files_table
+from vqa_train.datasets.labels import LabelReport, MissingMos, join_labels, read_labels
+from vqa_train.datasets.manifest import DatasetManifest, LabelTable, read_manifest
+
+DATA_ROOT_VARIABLE = "VQA_TRAIN_DATA_ROOT"
+_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset that was loaded.
+
+    Attributes:
+        manifest: what its YAML says.
+        path: the manifest's file.
+        sha256: of the manifest's bytes; through the hashes in it, of every label table and file list too.
+        root: the data root on this machine.
+        videos: one record per labelled (or unlabelled) file, in the order of the label tables.
+        report: what the join of labels and files found.
+    """
+
+    manifest: DatasetManifest
+    path: Path
+    sha256: str
+    root: Path
+    videos: tuple[Video, ...]
+    report: LabelReport
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.manifest.name!r}, videos={len(self.videos)}, root={str(self.root)!r})"
+
+    def path_of(self, video: Video) -> Path:
+        """The file of `video` on this machine.
+
+        Raises:
+            VqaError: with reason `path_escape`, when it leaves the data root through a symbolic link.
+        """
+        return confined(self.root, video.path)
+
+
+def find_manifest(name_or_path: str, manifests_dir: Path | None = None) -> Path:
+    """The manifest file: `name_or_path` itself where it ends in .yaml or .yml, else NAME.yaml in `manifests_dir`.
+
+    Raises:
+        ManifestError: there is none (names the nearest one that there is).
+    """
+    if name_or_path.endswith(_SUFFIXES):
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise ManifestError(f"dataset manifest {name_or_path!r} does not exist", reason=Reason.MISSING_FILE)
+        return path
+    folder = manifests_dir if manifests_dir is not None else Path("manifests")
+    path = confined(folder, f"{name_or_path}.yaml")
+    if not path.is_file():
+        known = sorted(p.stem for p in folder.glob("*.yaml")) if folder.is_dir() else []
+        raise ManifestError(
+            f"no dataset {name_or_path!r}: {str(path)!r} does not exist",
+            hint=did_you_mean(name_or_path, known) + "; a path ending in .yaml works too",
+            reason=Reason.MISSING_FILE,
+        )
+    return path
+
+
+def find_root(manifest: DatasetManifest, path: Path, given: Path | None = None) -> Path:
+    """The folder that the manifest's paths are relative to.
+
+    It is `given`; else $VQA_TRAIN_DATA_ROOT (its subfolder of the dataset's name where there is one); else the
+    manifest's `root`, relative to the manifest's folder.
+
+    Raises:
+        ManifestError: none of the three is set, or the folder does not exist.
+    """
+    variable = os.environ.get(DATA_ROOT_VARIABLE)
+    if given is not None:
+        root = given
+    elif variable:
+        named = Path(variable) / manifest.name
+        root = named if named.is_dir() else Path(variable)
+    elif manifest.root is not None:
+        root = Path(os.path.normpath(path.parent / manifest.root))
+    else:
+        raise ManifestError(
+            f"dataset {manifest.name!r} does not say where its data is",
+            hint=f"pass --data-root DIR or set {DATA_ROOT_VARIABLE}",
+        )
+    if not root.is_dir():
+        raise ManifestError(
+            f"data root {str(root)!r} of dataset {manifest.name!r} is not a folder",
+            hint=f"pass --data-root DIR or set {DATA_ROOT_VARIABLE}",
+            reason=Reason.MISSING_FILE,
+        )
+    return root
+
+
+def load_dataset(
+    name_or_path: str,
+    *,
+    data_root: Path | None = None,
+    manifests_dir: Path | None = None,
+    missing_mos: MissingMos = "mask",
+) -> Dataset:
+    """The dataset NAME (<manifests_dir or ./manifests>/NAME.yaml) or of the manifest at a path ending in .yaml.
+
+    No video is opened: label tables and the files table are checked against their sha256, videos are only looked for.
+    A video whose file is missing is kept and reported, so that what reads it can account for it.
+
+    Args:
+        name_or_path: of the manifest.
+        data_root: where the data is; see `find_root` for the defaults.
+        manifests_dir: where names are looked up.
+        missing_mos: what to do about a score that is missing in a labelled table: "mask" leaves it out of `labels`,
+            "drop" leaves the video out, "neutral" fills in the middle of the range.
+
+    Raises:
+        ConfigError, ManifestError: the manifest or the files table is missing, malformed or changed.
+        LabelError: a label table is missing, changed or breaks the manifest's rules.
+        VqaError: with reason `path_escape`, when a path leaves the data root.
+    """
+    path = find_manifest(name_or_path, manifests_dir)
+    manifest, sha256 = read_manifest(path)
+    if manifest.files is None:
+        raise ManifestError(
+            f"dataset manifest {str(path)!r} lists no files yet",
+            hint=f"run `vqa-train datasets scan FOLDER --output {path}`",
+        )
+    root = find_root(manifest, path, data_root)
+    entries = read_files_table(manifest.files, path.parent)
+    tables = [(table, read_label_bytes(root, table)) for table in manifest.labels]
+    adapter = ADAPTERS.get(manifest.adapter)()
+    videos, report = join_labels(manifest, read_labels(manifest, adapter, tables), entries, missing_mos)
+    report.missing_files = missing_files(root, (video.path for video in videos))
+    return Dataset(manifest, path, sha256, root, videos, report)
+
+
+def read_label_bytes(root: Path, table: LabelTable) -> bytes:
+    """The bytes of a label table, checked against its sha256 where the manifest has one.
+
+    Raises:
+        LabelError: missing, unreadable or changed.
+        VqaError: with reason `path_escape`.
+    """
+    path = confined(root, table.path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise LabelError(
+            f"label table {str(path)!r} cannot be read: {error.strerror}",
+            reason=Reason.MISSING_FILE if missing else Reason.UNREADABLE,
+        ) from error
+    if table.sha256 is not None and sha256_bytes(data) != table.sha256:
+        raise LabelError(
+            f"label table {str(path)!r} has changed: sha256 {sha256_bytes(data)[:12]}, "
+            f"the manifest says {table.sha256[:12]}",
+            hint="if that is meant, run `vqa-train datasets scan` again",
+            reason=Reason.CHECKSUM_MISMATCH,
+        )
+    return data
+
+
+def missing_files(root: Path, paths: Iterable[str]) -> list[str]:
+    """Those of `paths` that `root` lacks; one lstat each, and one resolve per folder and per symbolic link.
+
+    Raises:
+        VqaError: with reason `path_escape`, when one leaves `root` through a symbolic link.
+    """
+    folders: set[str] = set()
+    prefix = os.path.join(root, "")  # noqa: PTH118 - strings: Path objects cost more than the stat itself
+    missing = []
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        if folder not in folders:
+            confined(root, folder)
+            folders.add(folder)
+        try:
+            mode = os.lstat(prefix + path).st_mode
+            if stat.S_ISLNK(mode):
+                mode = confined(root, path).stat().st_mode
+        except (OSError, RuntimeError):  # RuntimeError: a loop of symbolic links
+            missing.append(path)
+            continue
+        if not stat.S_ISREG(mode):
+            missing.append(path)
+    return missing
