@@ -34,7 +34,8 @@ class Registry:
 
     @cached_property
     def _entry_points(self) -> dict[str, EntryPoint]:
-        return {e.name: e for e in entry_points(group=f"vqa_train.{self.kind}s")}
+        plural = f"{self.kind}es" if self.kind.endswith("s") else f"{self.kind}s"
+        return {e.name: e for e in entry_points(group=f"vqa_train.{plural}")}
 
     def names(self) -> list[str]:
         """Every known name, sorted; a built-in name wins over an entry point of the same name."""
