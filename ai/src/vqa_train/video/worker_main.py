@@ -1,0 +1,134 @@
+"""A decoding worker process: takes jobs from its parent one by one, dies with it, and is told apart when it crashes.
+
+Messages are JSON over a socket: nothing that a broken worker sends can become code in the parent.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqa_train.core.errors import VqaError
+from vqa_train.core.types import Sampling
+from vqa_train.video.decode import Decoder, make_decoder
+from vqa_train.video.handover import share
+from vqa_train.video.job import DecodeJob, DecodeLimits, failure_of, run_job
+
+
+def main(channel: int, lifeline: int) -> None:
+    """Serve jobs until the parent closes the channel.
+
+    Args:
+        channel: file descriptor of the socket to the parent.
+        lifeline: read end of a pipe whose write end only the parent holds.
+    """
+    _die_with_parent(lifeline)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    connection = Connection(channel)
+    setup = json.loads(connection.recv_bytes())
+    limits = DecodeLimits(**setup["limits"])
+    worker = _Worker(connection, setup, limits)
+    _limit_memory(limits.memory_bytes)
+    while True:
+        try:
+            message = json.loads(connection.recv_bytes())
+        except EOFError:
+            return
+        connection.send_bytes(json.dumps(worker.serve(message)).encode())
+
+
+class _Worker:
+    def __init__(self, connection: Connection, setup: dict[str, Any], limits: DecodeLimits) -> None:
+        self.connection = connection
+        self.samplings = [Sampling(**sampling) for sampling in setup["samplings"]]
+        self.decoder: Decoder = make_decoder(setup["decoder"])
+        self.threads = int(setup["threads"])
+        self.folders = [Path(folder) for folder in setup["folders"]]
+        self.name = str(setup["name"])
+        self.limits = limits
+        self.made = 0
+
+    def serve(self, message: dict[str, Any]) -> dict[str, Any]:
+        job = DecodeJob(key=message["key"], path=Path(message["path"]), verify=message["verify"])
+        self._tell(event="start")
+        self.made += 1
+        name = f"{self.name}{self.made}"
+
+        def allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+            return share(self.folders, name, shape)
+
+        try:
+            done = run_job(
+                job,
+                self.samplings,
+                self.decoder,
+                self.threads,
+                self.limits,
+                allocate=allocate,
+                probed=lambda duration: self._tell(event="probed", duration_s=duration),
+            )
+        except Exception as error:
+            for folder in self.folders:
+                (folder / name).unlink(missing_ok=True)
+            try:
+                reason, text = failure_of(error, job.path)
+            except VqaError as fatal:
+                return {"event": "fatal", "type": type(fatal).__name__, "message": fatal.message, "hint": fatal.hint}
+            return {"event": "failed", "reason": reason, "message": text}
+        return {
+            "event": "done",
+            "name": name,
+            "shape": list(done.frames.shape),
+            "sha256": done.sha256,
+            "times": done.times.tolist(),
+            "union": done.plan.union.tolist(),
+            "views": [[view.tolist() for view in views] for views in done.plan.views],
+            "facts": done.facts,
+        }
+
+    def _tell(self, **message: Any) -> None:
+        # CLOCK_MONOTONIC is one clock for all processes, so the parent may read this late.
+        self.connection.send_bytes(json.dumps({"at": time.monotonic(), **message}).encode())
+
+
+def _die_with_parent(lifeline: int) -> None:
+    """Have the kernel end this process (SIGIO's default action) when the parent's end of the pipe closes.
+
+    It works while C code holds the interpreter lock, and whichever of the parent's threads started us, which
+    PR_SET_PDEATHSIG would take for the parent.
+    """
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
+    try:
+        parent_gone = os.read(lifeline, 1) == b""
+    except BlockingIOError:
+        return
+    if parent_gone:
+        sys.exit(0)
+
+
+def _limit_memory(more: int) -> None:
+    """Let the address space grow by `more` bytes from here; libraries loaded so far may have reserved plenty."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        return
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    limit = pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
