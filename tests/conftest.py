@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: shared real data (or a skip that says why), an own cache folder, small made videos."""
+"""Fixtures for every test: shared real data (or a skip that says why), an own cache folder, small made videos."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def moving_frames(count: int, height: int, width: int, seed: int = 0) -> Iterabl
 
 @pytest.fixture
 def write_video() -> Callable[..., Path]:
-    """`write_video(path, frames=24, size=(96, 128), fps=24, codec="libx264", pix_fmt="yuv420p", options=None, seed=0)`."""
+    """Writes a moving texture; `size` is (height, width), `options` the encoder's, `seed` changes the texture."""
 
     def write(
         path: Path,

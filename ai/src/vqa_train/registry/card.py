@@ -89,7 +89,7 @@ def _limits(sidecar: ModelSidecar) -> str:
     lines = [
         "Scores of content or distortions unlike the data above are extrapolation.",
         "A score outside the range to expect is a sign of that.",
-        "It predicts the mean opinion of the raters of that dataset, not of any one viewer.",
+        "It predicts the labels of that dataset, whatever they mean there, not what any one viewer thinks.",
     ]
     if not sidecar.metrics:
         lines.append("It has not been evaluated.")

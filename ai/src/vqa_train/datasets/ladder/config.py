@@ -19,8 +19,9 @@ class LadderConfig:
     Attributes:
         scenes: procedural scenes, beside the clips in the sources folder.
         seconds: length of every clip.
-        size: (width, height) in pixels of procedural scenes, even; source clips are scaled down to fit into it, upright
-            ones into (height, width).
+        size: (width, height) in pixels of the largest procedural scenes, even; every scene has a format of its own
+            within it (`camera.scene_size`). Source clips are scaled down to fit into it, upright ones into
+            (height, width).
         fps: frames per second of procedural scenes; source clips keep theirs.
         levels: rungs per kind, 1 to 5, mildest first.
         kinds: kinds of distortion by name; None for all that this FFmpeg can render.

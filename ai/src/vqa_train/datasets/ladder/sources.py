@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from vqa_train.core.errors import MediaError, Reason
 from vqa_train.core.hashcache import HashCache
+from vqa_train.datasets.ladder.camera import first_crf, scene_size
 from vqa_train.datasets.ladder.config import SMALLEST, LadderConfig
-from vqa_train.datasets.ladder.frames import Frames, from_rgb
+from vqa_train.datasets.ladder.frames import PRISTINE_CODEC, PRISTINE_OPTIONS, Frames, encode, from_rgb, read_frames
 from vqa_train.datasets.ladder.scenes import render_scene, scene_name
 from vqa_train.datasets.walk import list_videos
 
@@ -72,11 +73,8 @@ def read_source(source: Source, config: LadderConfig) -> Frames:
     Raises:
         MediaError: the file cannot be decoded, is shorter than four frames or smaller than 64 pixels.
     """
-    width, height = config.size
     if source.path is None:
-        count = round(config.seconds * config.fps)
-        frames = render_scene(source.id, width=width, height=height, frames=count, fps=config.fps)
-        return from_rgb(frames, Fraction(config.fps))
+        return _film(source.id, config)
     try:
         with av.open(str(source.path)) as container:
             if not container.streams.video:
@@ -88,6 +86,17 @@ def read_source(source: Source, config: LadderConfig) -> Frames:
             return from_rgb(_on_grid(container, start, stop, fps, config), fps)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(f"{str(source.path)!r} cannot be decoded: {error}", reason=Reason.DECODE_ERROR) from error
+
+
+def _film(scene: str, config: LadderConfig) -> Frames:
+    """A procedural scene as its camera delivers it."""
+    width, height = scene_size(scene, config.size)
+    count = round(config.seconds * config.fps)
+    pictures = render_scene(scene, width=width, height=height, frames=count, fps=config.fps)
+    frames, crf = from_rgb(pictures, Fraction(config.fps)), first_crf(scene)
+    if crf is None:
+        return frames
+    return read_frames(encode(frames, PRISTINE_CODEC, {**PRISTINE_OPTIONS, "crf": str(crf)}, "mp4"))
 
 
 def _middle(container: av.container.InputContainer, seconds: float) -> tuple[float, float]:

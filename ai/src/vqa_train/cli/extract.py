@@ -1,0 +1,94 @@
+"""vqa-train extract-features: parse, call, print."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vqa_train.cli.common import JsonOption, emit_json, log, print_line, print_table
+
+if TYPE_CHECKING:
+    from vqa_train.pipelines.extract import ExtractReport
+
+
+def extract_features(
+    dataset: Annotated[
+        str,
+        typer.Option("--dataset", metavar="NAME|YAML", help="Dataset: a name under manifests/, or a manifest file."),
+    ],
+    output: Annotated[Path, typer.Option("--output", metavar="STORE", help="Folder of the feature store.")],
+    backbone: Annotated[
+        list[str] | None, typer.Option("--backbone", metavar="NAME", help="Video backbone; may be repeated.")
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", metavar="NAME", help="Text encoder for the prompts; may be repeated.")
+    ] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Folder that the manifest's paths start from.")] = None,
+    manifests: Annotated[Path | None, typer.Option(help="Folder of manifests. [default: manifests]")] = None,
+    decoder: Annotated[str, typer.Option(help="pyav or decord.")] = "pyav",
+    engine: Annotated[str, typer.Option(help="What runs the extraction.")] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Decoding processes; 0 decodes in this one. [default: number of CPUs]")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds per video, before its length is counted in.")] = 60.0,
+    shard_rows: Annotated[int, typer.Option(min=1, help="Commit a shard after so many rows, ...")] = 256,
+    shard_seconds: Annotated[float, typer.Option(min=0, help="... or after so many seconds.")] = 60.0,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take up videos that failed before.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many videos in this run.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """Run frozen backbones over every video (and prompt) once and commit the features to a store.
+
+    Running it again extracts only what is new. Ctrl-C commits what is ready; nothing committed is ever lost.
+    Exit code 4: done, but some inputs have no features (`vqa-train store failures STORE` says why).
+    """
+    import os
+
+    from vqa_train.pipelines import extract
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    config = extract.ExtractConfig(
+        dataset=dataset,
+        output=output,
+        backbones=tuple(backbone or ()),
+        text=tuple(text or ()),
+        data_root=data_root,
+        manifests_dir=manifests,
+        decoder=decoder,
+        engine=engine,
+        workers=workers if workers is not None else os.cpu_count() or 1,
+        timeout_s=timeout,
+        shard_rows=shard_rows,
+        shard_seconds=shard_seconds,
+        retry_failed=retry_failed,
+        limit=limit,
+    )
+    report = extract.extract_features(config, log=log)
+    emit_json(report.to_json(), json)
+    if json != "-":
+        _print(report, output)
+    raise typer.Exit(report.exit_code)
+
+
+def _print(report: ExtractReport, output: Path) -> None:
+    rows = [
+        [s.name, s.inputs, s.known, s.done, sum(s.failed.values()), sum(s.skipped.values()), s.left]
+        for s in report.sets
+    ]
+    columns = ["feature set", "inputs", "known", "new", "failed", "failed before", "left"]
+    print_table(f"{output} ({report.duration_s:.1f} s)", columns, rows)
+    for feature_set in report.sets:
+        for reason, count in sorted((feature_set.failed + feature_set.skipped).items()):
+            print_line(f"{feature_set.name}: {count} x {reason}")
+    if report.exit_code == 4:
+        log(f"some inputs have no features: `vqa-train store failures {output}` lists them; --retry-failed tries again")
+    if report.interrupted:
+        log("interrupted: what was committed is kept; the same command goes on from there")
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

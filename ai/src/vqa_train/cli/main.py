@@ -1,0 +1,51 @@
+"""The vqa-train command: mounts one file per command. Only typer is imported before a command runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vqa_train import __version__
+from vqa_train.cli import common, datasets, evaluate, export, extract, fit, register, score, store
+
+app = typer.Typer(
+    name="vqa-train",
+    help="Extract features of videos once, fit small heads in seconds, score anywhere with ONNX alone.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"vqa-train {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere in the command.")
+    ] = False,
+) -> None:
+    """Options before the command; `--debug` is taken out of the arguments by `common.run`."""
+
+
+app.add_typer(datasets.app, name="datasets", help="List, scan and verify datasets; make the built-in ladder.")
+app.command("extract-features")(extract.extract_features)
+app.add_typer(store.app, name="store", help="Look into a feature store, verify it, tidy it.")
+app.command("fit")(fit.fit)
+app.command("export")(export.export)
+app.command("eval")(evaluate.evaluate)
+app.command("register")(register.register)
+app.command("score")(score.score)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    common.run(app)
