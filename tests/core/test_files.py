@@ -37,12 +37,11 @@ def test_nan_is_refused_in_json(tmp_path: Path) -> None:
     assert not (tmp_path / "f").exists()
 
 
-@pytest.mark.parametrize("relative", ["../x", "a/../../x", "/etc/passwd", "a/\x00b", "link/x", "loop/x"])
+@pytest.mark.parametrize("relative", ["../x", "a/../../x", "/etc/passwd", "a/\x00b", "link/x"])
 def test_paths_that_leave_the_root_are_refused(tmp_path: Path, relative: str) -> None:
     root = tmp_path / "root"
     (root / "a").mkdir(parents=True)
     (root / "link").symlink_to(tmp_path)
-    (root / "loop").symlink_to(root / "loop")
     with pytest.raises(VqaError, match="leaves its root") as caught:
         confined(root, relative)
     assert caught.value.reason is Reason.PATH_ESCAPE
@@ -52,3 +51,9 @@ def test_paths_inside_the_root_are_given_back(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     assert confined(tmp_path, "a/b ü.mp4") == tmp_path / "a/b ü.mp4"
     assert confined(tmp_path, "a/../b") == tmp_path / "a/../b"
+
+
+def test_loop_of_links_is_an_os_error(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(OSError, match="symbolic links"):
+        confined(tmp_path, "loop/x")

@@ -16,7 +16,8 @@ def test_a_scene_is_a_moving_textured_picture_in_range(kind: str) -> None:
     assert frames.shape == (6, 90, 160, 3)
     assert frames.std(axis=(1, 2, 3)).min() > 8
     assert np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3)).min() > 0.3
-    assert np.mean((frames <= 0) | (frames >= 255)) < 0.2
+    # A letterbox may be black over two fifths of the picture.
+    assert np.mean((frames <= 0) | (frames >= 255)) < 0.5
 
 
 @pytest.mark.parametrize("kind", list(SCENES))

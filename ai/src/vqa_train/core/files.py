@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
@@ -66,6 +67,7 @@ def confined(root: Path, relative: str) -> Path:
 
     Raises:
         VqaError: with reason `path_escape`.
+        OSError: a loop of symbolic links.
     """
     candidate = root / relative
     if Path(relative).is_absolute() or "\x00" in relative or not _resolves_inside(candidate, root):
@@ -80,8 +82,8 @@ def confined(root: Path, relative: str) -> Path:
 def _resolves_inside(candidate: Path, root: Path) -> bool:
     try:
         return candidate.resolve().is_relative_to(root.resolve())
-    except (RuntimeError, OSError):  # a loop of symbolic links: RuntimeError up to Python 3.12, OSError later
-        return False
+    except RuntimeError as error:  # Python up to 3.12 says so of a loop of symbolic links
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(candidate)) from error
 
 
 def display_path(path: Path) -> str:

@@ -67,9 +67,8 @@ class Sampling:
         short: what a video with too few frames gets: `circulant` starts over, `hold` repeats the last, `error`.
         views: clips per video, spread evenly where the mode leaves room.
         decode_budget: None reads exactly the positions asked for, however much must be decoded. A number
-            bounds the frames decoded per view: in a video with more frames than that, a position further than
-            decode_budget / n frames behind its key frame is moved back to that distance, so cost does not
-            grow with length.
+            bounds the frames decoded per view, so that cost does not grow with length: the first i of n positions
+            may cost i / n of it, and one that would cost more moves back towards its key frame (docs/decoding.md).
     """
 
     mode: SamplingMode
