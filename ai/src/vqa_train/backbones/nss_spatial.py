@@ -85,7 +85,7 @@ def gradient_features(magnitude: Tensor, squared: Tensor) -> Features:
     """Level and spread of the gradient magnitude."""
     mean = mean_hw(magnitude)
     spread = (mean_hw(squared) - mean * mean).clamp(min=0.0).sqrt()
-    return {"grad": log(mean, 1e-1), "grad_cv": spread / (mean + 1e-1), "si": log(8 * spread, 1.0)}
+    return {"grad": log(mean, 1e-1), "grad_cv": log(spread / (mean + 1e-1), 1e-1), "si": log(8 * spread, 1.0)}
 
 
 def reblur_features(magnitude: Tensor, squared: Tensor, blurred: Tensor) -> Features:

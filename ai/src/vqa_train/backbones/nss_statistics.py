@@ -202,9 +202,10 @@ class Measured:
         # One fit for all: one copy of the shape table in the ONNX graph.
         ggd = self.ggd | self.shapes
         alpha, deviation = ggd_fit(torch.stack(list(ggd.values()), 1))
-        features |= {f"{name}_alpha": alpha[:, i] for i, name in enumerate(ggd)}
+        features |= {f"{name}_alpha": torch.log2(alpha[:, i]) for i, name in enumerate(ggd)}
         features |= {f"{name}_std": deviation[:, i] for i, name in enumerate(self.ggd)}
         fits = aggd_fit(torch.stack(list(self.aggd.values()), 1))
         for suffix, columns in zip(("alpha", "mean", "left", "right"), fits, strict=True):
-            features |= {f"{name}_{suffix}": columns[:, i] for i, name in enumerate(self.aggd)}
+            values = torch.log2(columns) if suffix == "alpha" else columns
+            features |= {f"{name}_{suffix}": values[:, i] for i, name in enumerate(self.aggd)}
         return features

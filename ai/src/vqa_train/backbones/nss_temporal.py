@@ -80,6 +80,11 @@ def typical_motion(size: Tensor) -> Tensor:
     return ((moving * size.sqrt()).sum() / (moving.sum() + 1e-6)) ** 2
 
 
+def _relative_step(values: Tensor) -> Tensor:
+    """|change| from frame to frame over the sum of both, (n, burst) -> (n, burst - 1), 0 to 1."""
+    return (values[:, 1:] - values[:, :-1]).abs() / (values[:, 1:] + values[:, :-1] + 0.2)
+
+
 def motion_features(series: Features) -> tuple[Features, Features]:
     """Features (n,) of each burst and () of the clip, from `burst_series` of all bursts."""
     size, level, variance = series["size"], series["level"], series["variance"]
@@ -87,10 +92,8 @@ def motion_features(series: Features) -> tuple[Features, Features]:
     step = (level[:, 1:] - level[:, :-1]).abs()
     flicker = (level[:, 2:] - 2 * level[:, 1:-1] + level[:, :-2]).abs()
     deviation = variance.sqrt()
-    contrast = log(deviation, 1.0)
-    contrast_step = (contrast[:, 1:] - contrast[:, :-1]).abs()
-    sharp = log(series["edge"], 0.1)
-    sharp_step = (sharp[:, 1:] - sharp[:, :-1]).abs()
+    contrast_step = _relative_step(deviation)
+    sharp_step = _relative_step(series["edge"])
     gain = (variance[:, 1:] - variance[:, :-1]).abs() / 2
     gain_share = gain / ((series["power"].sqrt() + 0.1) * (deviation[:, 1:] + deviation[:, :-1] + 0.2) / 2)
     typical = typical_motion(size)
@@ -110,8 +113,8 @@ def motion_features(series: Features) -> tuple[Features, Features]:
         "flicker": log(flicker.mean(1), 2e-2),
         "flicker_share": (step / (size + 0.1)).mean(1),
         "gain_share": gain_share.mean(1),
-        "contrast_step": contrast_step.mean(1),
-        "sharp_step": sharp_step.mean(1),
+        "contrast_step": log(contrast_step.mean(1), 5e-3),
+        "sharp_step": log(sharp_step.mean(1), 5e-3),
     }
     every = jump.flatten()
     clip = {
@@ -124,6 +127,6 @@ def motion_features(series: Features) -> tuple[Features, Features]:
         "luma_spread": log((level - level.mean()).square().mean().sqrt(), 0.1),
         "step_worst": log(quantile(step.flatten(), 0.9, pairs), 2e-2),
         "flicker_worst": log(quantile(flicker.flatten(), 0.9, pairs - size.shape[0]), 2e-2),
-        "sharp_step_worst": quantile(sharp_step.flatten(), 0.9, pairs),
+        "sharp_step_worst": log(quantile(sharp_step.flatten(), 0.9, pairs), 5e-3),
     }
     return features, clip

@@ -129,7 +129,7 @@ def _check(model: onnx.ModelProto, path: Path, opset: int) -> None:
 
 def _refuse_machine_paths(data: bytes, path: Path) -> None:
     suspects = {"site-packages", str(Path.home()) + os.sep, os.fspath(sys.prefix) + os.sep}
-    if len(Path.cwd().parts) > 2:  # "/net/" could be the name of a layer, "/work/net/" could not
+    if len(Path.cwd().parts) > 2:  # "/net/" alone could be the name of a layer
         suspects.add(str(Path.cwd()) + os.sep)
     for suspect in sorted(suspects - {os.sep, os.sep * 2}):
         if suspect.encode() in data:
