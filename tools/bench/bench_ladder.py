@@ -7,6 +7,7 @@ The peer is scikit-learn's SVR (RBF, C = 4, gamma = 1 / features) on the same fe
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -107,16 +108,18 @@ def breakdown(table: Table, name: str, values: list[str], ours: np.ndarray, peer
                 "bias": float(np.mean(ours[chosen] - labels[chosen])),
             }
         )  # fmt: skip
-    return sorted(rows, key=lambda row: row["srocc"])
+    rows = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows]
+    # Undefined (the pristine clips all have one label) comes last.
+    return sorted(rows, key=lambda row: (row["srocc"] is None, row["srocc"]))
 
 
 def markdown(name: str, rows: list[dict[str, Any]]) -> str:
     """The breakdown as a table, worst first."""
     lines = [f"| {name} | n | SROCC | PLCC | RMSE | mean error | SVR SROCC |", "|---|---|---|---|---|---|---|"]
     for r in rows:
+        cells = [f"{r[key]:.3f}" if r[key] is not None else "undefined" for key in ("srocc", "plcc", "svr_srocc")]
         lines.append(
-            f"| {r[name]} | {r['n']} | {r['srocc']:.3f} | {r['plcc']:.3f} | {r['rmse']:.2f} | {r['bias']:+.2f} | "
-            f"{r['svr_srocc']:.3f} |"
+            f"| {r[name]} | {r['n']} | {cells[0]} | {cells[1]} | {r['rmse']:.2f} | {r['bias']:+.2f} | {cells[2]} |"
         )
     return "\n".join(lines)
 

@@ -50,9 +50,7 @@ class NssBackbone(VideoBackbone):
                 OutputSpec(name="pooled", shape=(len(POOLED_NAMES),), names=POOLED_NAMES),
                 OutputSpec(name="temporal", shape=(BURSTS, len(TEMPORAL_NAMES)), names=TEMPORAL_NAMES),
             ),
-            sampling=Sampling(
-                mode="uniform", n=BURSTS, burst=BURST, short="circulant", decode_budget=DECODE_BUDGET
-            ),
+            sampling=Sampling(mode="uniform", n=BURSTS, burst=BURST, short="circulant", decode_budget=DECODE_BUDGET),
             preprocessing={"colour": "RGB uint8", "smallest": SMALLEST, "largest": LARGEST},
         )
 

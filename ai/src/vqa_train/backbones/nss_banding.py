@@ -52,7 +52,8 @@ def _waves() -> tuple[Tensor, list[int]]:
 def lattice_strengths(luma: Tensor) -> list[Tensor]:
     """How far luma keeps to multiples of one step, per range of steps, 0 (no) to 1 (all pixels); (N,) each.
 
-    |E exp(2 pi i Y / step)| less the same at twice the step, which is larger unless there is a lattice; largest of a range.
+    |E exp(2 pi i Y / step)| less the same at twice the step, which is the larger where there is no lattice; the
+    largest over a range.
     """
     waves, counts = _waves()
     levels = (luma[:, ::4, ::4] + 128.5).clamp(0, _BINS - 1).long().flatten(1)
@@ -61,7 +62,7 @@ def lattice_strengths(luma: Tensor) -> list[Tensor]:
     histogram = histogram / histogram.sum(1, keepdim=True)
     cos, sin, half_cos, half_sin = (histogram @ waves.to(luma.device)).chunk(4, 1)
     strength = ((cos**2 + sin**2).sqrt() - (half_cos**2 + half_sin**2).sqrt()).relu()
-    return [chunk.max(1).values for chunk in strength.split(counts, 1)]
+    return [chunk.max(1).values for chunk in torch.split(strength, counts, 1)]
 
 
 def banding_features(luma: Tensor, half: Tensor) -> Features:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.jit._trace import TracerWarning  # torch.jit has it too, but does not export it to type checkers
 
 
 def export_loop(step: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
@@ -21,7 +22,7 @@ def export_loop(step: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
         step: (1, ...) -> (1, K).
         frames: (N, ...).
     """
-    example = torch.zeros_like(frames[:1]) if frames.is_meta else frames[:1].detach().clone()
+    example = frames[:1].detach().clone()
     # Tracing state belongs to a thread: the step is traced apart from the export that is under way in this one.
     with ThreadPoolExecutor(1) as thread:
         loop: Any = thread.submit(_script_loop, step, example).result()
@@ -33,8 +34,9 @@ def _script_loop(step: Callable[[Tensor], Tensor], example: Tensor) -> Any:
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         # TorchScript is deprecated, and the only exporter to opset 17 is made of it.
         warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        traced = torch.jit.trace(step, example, check_trace=False)
+        warnings.simplefilter("ignore", TracerWarning)
+        trace: Any = torch.jit.trace
+        traced = trace(step, example, check_trace=False)
 
         def loop(frames: Tensor) -> Tensor:
             rows: list[Tensor] = []

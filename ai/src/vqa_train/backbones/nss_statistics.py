@@ -81,8 +81,8 @@ def aggd_moments(plane: Tensor) -> Tensor:
 def aggd_fit(moments: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Shape, mean, left and right deviation of an asymmetric generalised Gaussian, (..., 3) -> four (...).
 
-    The sides are told apart by their partial second moments: the model has E[x^2; x<0] / E[x^2; x>0] = (left / right)^3,
-    so no pixels need be counted. A plane of zeros gives (SHAPE_MIN, 0, 0, 0).
+    The sides are told apart by their partial second moments, E[x^2; x < 0] / E[x^2; x > 0] = (left / right)^3 in the
+    model, so no pixels need be counted. A plane of zeros gives (SHAPE_MIN, 0, 0, 0).
     Source: Lasmar, Stitou and Berthoumieu, ICIP 2009 (density and ratio); Mittal et al. 2012 (the four features).
     """
     first, second, right_part = moments.unbind(-1)
@@ -194,7 +194,7 @@ class Measured:
 
     def mean_of_halves(self) -> Measured:
         """The mean of the first and the second half of N."""
-        return Measured(*({k: v.unflatten(0, (2, -1)).mean(0) for k, v in part.items()} for part in self.parts()))
+        return Measured(*({k: torch.stack(v.chunk(2)).mean(0) for k, v in moments.items()} for moments in self.parts()))
 
     def fitted(self) -> Features:
         """The values, and the parameters of all fits: `<name>_alpha`, `_std`, `_mean`, `_left`, `_right`."""

@@ -67,7 +67,7 @@ def burst_series(luma: Tensor) -> Tensor:
 
 def split_series(columns: Tensor, burst: int) -> Features:
     """The series of `burst_series` by name."""
-    parts = columns.split([burst + less for _, less in _SERIES], 1)
+    parts = torch.split(columns, [burst + less for _, less in _SERIES], 1)
     return {name: part for (name, _), part in zip(_SERIES, parts, strict=True)}
 
 
@@ -82,7 +82,7 @@ def typical_motion(size: Tensor) -> Tensor:
 
 def _relative_step(values: Tensor) -> Tensor:
     """|change| from frame to frame over the sum of both, (n, burst) -> (n, burst - 1), 0 to 1."""
-    return (values[:, 1:] - values[:, :-1]).abs() / (values[:, 1:] + values[:, :-1] + 0.2)
+    return (values[:, 1:] - values[:, :-1]).abs() / (values[:, 1:] + values[:, :-1] + 1.0)
 
 
 def motion_features(series: Features) -> tuple[Features, Features]:
