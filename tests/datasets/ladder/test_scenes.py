@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vqa_train.datasets.ladder.scenes import SCENES, render_scene, scene_name
+from vqa_train.datasets.ladder.scenes import PROMPTS, SCENES, render_scene, scene_name, scene_prompt
 
 
 def frames_of(name: str, count: int = 6) -> np.ndarray:
@@ -47,3 +47,10 @@ def test_scenes_differ_in_brightness_contrast_colour_and_motion() -> None:
         facts.append((frames.mean(), frames.std(), colour, np.abs(np.diff(frames, axis=0)).mean()))
     smallest, largest = np.min(facts, axis=0), np.max(facts, axis=0)
     assert (largest > 2 * smallest).all()
+
+
+def test_every_kind_has_a_prompt_and_a_users_clip_has_none() -> None:
+    assert set(PROMPTS) == set(SCENES)
+    assert scene_prompt("water-12") == PROMPTS["water"]
+    assert scene_prompt("water-0a1b2c3d") is None
+    assert scene_prompt("holiday") is None

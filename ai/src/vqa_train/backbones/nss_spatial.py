@@ -132,7 +132,7 @@ def block_features(plane: Tensor) -> Features:
 
 
 def colour_features(luma: Tensor, cb: Tensor, cr: Tensor) -> Features:
-    """Brightness, contrast, clipping and colourfulness."""
+    """Brightness, contrast and colourfulness."""
     sampled = luma[:, ::2, ::2]
     rg = 2.116136 * cr + 0.344136 * cb
     yb = 0.343932 * cr - 1.944068 * cb
@@ -141,7 +141,6 @@ def colour_features(luma: Tensor, cb: Tensor, cr: Tensor) -> Features:
     return {
         "brightness": (mean_hw(sampled) + 128.0) / 255,
         "contrast": std_hw(sampled) / 255,
-        "clipped": mean_hw(soft_share(sampled + 128.0, 4.0) + soft_share(127.0 - sampled, 4.0)),
         "colourfulness": log(spread + 0.3 * shift, 1.0),
     }
 

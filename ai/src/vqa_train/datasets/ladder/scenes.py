@@ -31,6 +31,30 @@ SCENES: Mapping[str, Scene] = MappingProxyType(
 )
 
 
+PROMPTS: Mapping[str, str] = MappingProxyType(
+    {
+        "foliage": "leaves moving in the wind",
+        "city": "lit windows of city blocks at night, seen from a passing camera",
+        "water": "sunlight glinting on rippling water",
+        "wall": "the camera pans along a weathered wall",
+        "clouds": "clouds drifting across the sky at several heights",
+        "objects": "coloured objects moving over a textured ground",
+        "terrain": "a flight over rough terrain",
+        "room": "a slow pan through a furnished room",
+        "zoom": "a zoom into a heap of stones",
+        "rain": "rain falling in front of a blurred street",
+    }
+)
+"""What each kind of scene shows, as the prompt of a text-to-video model would say it."""
+
+
+def scene_prompt(source: str) -> str | None:
+    """What the procedural scene called `source` shows; None for a clip of the user's."""
+    kind, _, number = source.rpartition("-")
+    # The id of a clip ends in eight digits of its hash.
+    return PROMPTS.get(kind) if number.isdecimal() and len(number) < 8 else None
+
+
 def scene_name(index: int) -> str:
     """Name of the `index`-th scene: the kinds in turn, then again with another seed ("foliage-0", ..., "foliage-1")."""
     kinds = list(SCENES)

@@ -13,10 +13,11 @@ from vqa_train.core.hashing import sha256_bytes, unit_interval
 from vqa_train.datasets.files_table import FileEntry, write_files_table
 from vqa_train.datasets.ladder.jobs import Clip
 from vqa_train.datasets.ladder.pseudo_mos import HIGHEST, LOWEST, TARGET
+from vqa_train.datasets.ladder.scenes import scene_prompt
 from vqa_train.datasets.manifest import Columns, DatasetManifest, LabelTable, MosRange, Target, write_manifest
 
 LABELS, FILES, MANIFEST = "labels.csv", "ladder.files.csv", "manifest.yaml"
-_COLUMNS = ("id", "path", TARGET, "group", "split", "reference", "kind", "level", "parameter")
+_COLUMNS = ("id", "path", TARGET, "group", "split", "reference", "kind", "level", "parameter", "prompt")
 
 
 def write_dataset(output: Path, name: str, clips: Sequence[Clip], record: Mapping[str, Any]) -> Path:
@@ -41,6 +42,7 @@ def write_dataset(output: Path, name: str, clips: Sequence[Clip], record: Mappin
             split="split",
             group="group",
             reference="reference",
+            prompt="prompt",
             attributes=("kind", "level", "parameter"),
         ),
         labels=(LabelTable(path=LABELS, sha256=sha256_bytes(data), bytes=len(data)),),
@@ -72,7 +74,18 @@ def _labels(clips: Sequence[Clip]) -> bytes:
         parameter = "" if clip.parameter is None else f"{clip.parameter:g}"
         score = f"{clip.pseudo_mos:.4f}"
         writer.writerow(
-            (clip.id, clip.path, score, clip.group, split[clip.group], clip.reference, clip.kind, clip.level, parameter)
+            (
+                clip.id,
+                clip.path,
+                score,
+                clip.group,
+                split[clip.group],
+                clip.reference,
+                clip.kind,
+                clip.level,
+                parameter,
+                scene_prompt(clip.group) or "",
+            )
         )
     return buffer.getvalue().encode("utf-8")
 
