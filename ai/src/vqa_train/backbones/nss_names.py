@@ -157,16 +157,16 @@ def _motion() -> Iterator[Feature]:
     )
     yield Feature(
         "contrast_step",
-        "log2(0.005 + mean |change| / sum of the deviation of Y in both frames)",
+        "log2(0.01 + mean |change| / sum of the deviation of Y in both frames)",
         _OURS,
-        "-7.6 to 0",
+        "-6.6 to 0",
         "high",
     )
     yield Feature(
         "sharp_step",
-        "log2(0.005 + mean |change| / sum of the mean neighbour difference in both frames)",
+        "log2(0.01 + mean |change| / sum of the mean neighbour difference in both frames)",
         _OURS,
-        "-7.6 to 0",
+        "-6.6 to 0",
         "high",
     )
 
@@ -188,7 +188,7 @@ PER_CLIP = (
     Feature(
         "flicker_worst", "log2(0.02 + 90th percentile of |second difference of mean Y|)", _OURS, "-5.6 to 9", "high"
     ),
-    Feature("sharp_step_worst", "as sharp_step, of the 90th percentile over all pairs", _OURS, "-7.6 to 0", "high"),
+    Feature("sharp_step_worst", "as sharp_step, of the 90th percentile over all pairs", _OURS, "-6.6 to 0", "high"),
 )
 
 MEASURED_NAMES = tuple(feature.name for feature in SPATIAL + DIFFERENCE)

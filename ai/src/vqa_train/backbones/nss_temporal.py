@@ -91,7 +91,8 @@ def motion_features(series: Features) -> tuple[Features, Features]:
     pairs = size.shape[0] * size.shape[1]
     step = (level[:, 1:] - level[:, :-1]).abs()
     flicker = (level[:, 2:] - 2 * level[:, 1:-1] + level[:, :-2]).abs()
-    deviation = variance.sqrt()
+    # What rounding leaves of a constant frame is no contrast.
+    deviation = (variance - 1e-6).clamp(min=0.0).sqrt()
     contrast_step = _relative_step(deviation)
     sharp_step = _relative_step(series["edge"])
     gain = (variance[:, 1:] - variance[:, :-1]).abs() / 2
@@ -113,8 +114,8 @@ def motion_features(series: Features) -> tuple[Features, Features]:
         "flicker": log(flicker.mean(1), 2e-2),
         "flicker_share": (step / (size + 0.1)).mean(1),
         "gain_share": gain_share.mean(1),
-        "contrast_step": log(contrast_step.mean(1), 5e-3),
-        "sharp_step": log(sharp_step.mean(1), 5e-3),
+        "contrast_step": log(contrast_step.mean(1), 1e-2),
+        "sharp_step": log(sharp_step.mean(1), 1e-2),
     }
     every = jump.flatten()
     clip = {
@@ -127,6 +128,6 @@ def motion_features(series: Features) -> tuple[Features, Features]:
         "luma_spread": log((level - level.mean()).square().mean().sqrt(), 0.1),
         "step_worst": log(quantile(step.flatten(), 0.9, pairs), 2e-2),
         "flicker_worst": log(quantile(flicker.flatten(), 0.9, pairs - size.shape[0]), 2e-2),
-        "sharp_step_worst": log(quantile(sharp_step.flatten(), 0.9, pairs), 5e-3),
+        "sharp_step_worst": log(quantile(sharp_step.flatten(), 0.9, pairs), 1e-2),
     }
     return features, clip

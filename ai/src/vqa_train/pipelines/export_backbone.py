@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from vqa_train.onnx.export import Exported
 
 TOLERANCE = 1e-4
-# A number that is under a hundredth on every probe is compared absolutely, at a hundredth of the tolerance.
-_SCALE_FLOOR = 1e-2
+# A feature that is under a tenth on every probe is compared absolutely, at a tenth of the tolerance.
+_SCALE_FLOOR = 0.1
 _PROBE_SIZES = ((144, 192), (121, 187), (192, 128))
 
 
@@ -152,12 +152,13 @@ def _export_text(encoder: TextEncoder, path: Path, opset: int) -> ExportedBackbo
 
 
 def _compare(expected: NDArray[Any], got: NDArray[Any], what: str) -> None:
-    """Each number may differ by `TOLERANCE` of its largest size over the probes (rows)."""
+    """Each feature (last axis) may differ by `TOLERANCE` of its largest size over the probes and time steps."""
     from vqa_train.onnx.parity import compare
 
     if (expected == expected[0]).all():
         raise ModelError(f"parity of {what!r} means nothing: it gives the same for every probe")
-    scale = np.maximum(np.abs(expected).max(axis=0, keepdims=True), _SCALE_FLOOR)
+    axes = tuple(range(expected.ndim - 1))
+    scale = np.maximum(np.abs(expected).max(axis=axes, keepdims=True), _SCALE_FLOOR)
     compare("probe", expected, got, tolerance=TOLERANCE, what=what, scale=scale)
 
 

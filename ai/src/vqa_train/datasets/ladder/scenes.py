@@ -35,14 +35,14 @@ PROMPTS: Mapping[str, str] = MappingProxyType(
     {
         "foliage": "leaves moving in the wind",
         "city": "lit windows of city blocks at night, seen from a passing camera",
-        "water": "sunlight glinting on rippling water",
-        "wall": "the camera pans along a weathered wall",
-        "clouds": "clouds drifting across the sky at several heights",
-        "objects": "coloured objects moving over a textured ground",
-        "terrain": "a flight over rough terrain",
-        "room": "a slow pan through a furnished room",
-        "zoom": "a zoom into a heap of stones",
-        "rain": "rain falling in front of a blurred street",
+        "water": "waves and ripples glinting at sunset",
+        "wall": "a sunlit brick wall filmed from the hand",
+        "clouds": "clouds drifting over a wooded ridge",
+        "objects": "textured balls rolling over a soft background",
+        "terrain": "a flight over mountains, woods and a lake",
+        "room": "a slow pan through a dim room",
+        "zoom": "a zoom into a heap of coloured leaves",
+        "rain": "rain falling through mist",
     }
 )
 """What each kind of scene shows, as the prompt of a text-to-video model would say it."""
