@@ -88,7 +88,7 @@ def held_out_ladder(manifest: Path) -> Path:
     chosen = [v for v in held_out if v.group == scene and v.attributes["kind"] in ("pristine", "blur", "x264")]
     chosen.sort(key=lambda video: -video.labels["pseudo_mos"])
     path = ROOT / DEMO / "held_out.txt"
-    path.write_text("".join(f"{dataset.root / video.path}\n" for video in chosen), encoding="utf-8")
+    path.write_text("".join(f"{manifest.parent / video.path}\n" for video in chosen), encoding="utf-8")
     return path.relative_to(ROOT)
 
 

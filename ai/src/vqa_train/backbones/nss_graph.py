@@ -15,8 +15,8 @@ from torch.jit._trace import TracerWarning  # torch.jit has it too, but does not
 def export_loop(step: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
     """`torch.cat([step(frames[i : i + 1]) for i in range(len(frames))])`, recorded as a Loop while exporting to ONNX.
 
-    Unrolled, the graph would start up ten times slower; as one batch, it takes onnxruntime seven times the memory
-    and twice the time (docs/features/nss.md).
+    As one batch, the bursts take onnxruntime six times the memory (docs/features/nss.md); unrolled, the graph would
+    have eight times the nodes, and onnxruntime's start-up grows with the square of those.
 
     Args:
         step: (1, ...) -> (1, K).
