@@ -84,6 +84,15 @@ def test_read_only_frames_are_taken(backbone: NssBackbone) -> None:
     assert torch.equal(backbone.prepare(with_frames(frames)), torch.from_numpy(frames.copy()))
 
 
+def test_the_difference_is_between_the_third_frame_of_a_burst_and_the_next(backbone: NssBackbone) -> None:
+    frames = np.full((COUNT, 32, 32, 3), 100, np.uint8)
+    frames[2 * BURST + 2] = noise(32, 32)[0]
+    ti = run(backbone, frames)[1][:, TEMPORAL_NAMES.index("ti")]
+    assert np.flatnonzero(ti > 0).tolist() == [2]
+    frames[2 * BURST + 3] = frames[2 * BURST + 2]
+    assert run(backbone, frames)[1][:, TEMPORAL_NAMES.index("ti")].max() < 0
+
+
 @pytest.mark.parametrize("size", [(1, 1), (8, 200), (31, 33), (16, 16)], ids=str)
 def test_frames_under_32_pixels_count_as_continued_by_their_edge(backbone: NssBackbone, size: tuple[int, int]) -> None:
     frames = noise(*size)

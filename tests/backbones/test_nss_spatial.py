@@ -193,6 +193,14 @@ def test_steps_between_flat_stretches_are_counted_by_height() -> None:
     assert found["band1_high"].item() == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("neighbour", [-2, -1, 1, 2])
+def test_a_step_beside_another_step_is_an_edge_and_not_a_band(neighbour: int) -> None:
+    heights = np.zeros(WIDTH)
+    heights[60], heights[60 + neighbour] = 9, 30
+    plane = torch.from_numpy(np.cumsum(heights))[None, None].expand(1, HEIGHT, WIDTH)
+    assert max(share.item() for share in nss_banding.step_shares(plane)) == 0
+
+
 def test_texture_and_ramps_are_not_banding() -> None:
     rng = np.random.default_rng(4)
     for plane in (rng.uniform(0, 255, (HEIGHT, WIDTH)), np.linspace(20, 230, WIDTH)[None].repeat(HEIGHT, 0)):

@@ -167,3 +167,51 @@ def test_pulsing_sharpness_shows_in_sharp_step() -> None:
     luma = panning(0, seed=3)
     soft = np.stack([ndimage.gaussian_filter(p, 2.0 if i % 3 == 0 else 0) for i, p in enumerate(luma)])
     assert motion(soft)[0]["sharp_step"].min() > motion(luma)[0]["sharp_step"].max() + 2
+
+
+def test_motion_features_are_these_formulas_of_the_series() -> None:
+    rng = np.random.default_rng(5)
+    luma = panning(seed=4) * rng.uniform(0.7, 1.3, (BURSTS * BURST, 1, 1)).astype(np.float32)
+    luma += np.cumsum(rng.normal(0, 3, (BURSTS * BURST, 1, 1)), 0).astype(np.float32)
+    bursts = luma.reshape(BURSTS, BURST, HEIGHT, WIDTH).astype(np.float64)
+    size = np.abs(np.diff(bursts, axis=1)).mean((2, 3))
+    bend = np.abs(np.diff(bursts, 2, axis=1)).mean((2, 3))
+    level = bursts.mean((2, 3))
+    step, flicker = np.abs(np.diff(level, axis=1)), np.abs(np.diff(level, 2, axis=1))
+    edge = np.abs(np.diff(bursts, axis=3)).mean((2, 3))
+    sharp_step = np.abs(np.diff(edge, axis=1)) / (edge[:, 1:] + edge[:, :-1] + 1)
+    typical = np.mean(np.sqrt(size)) ** 2
+    jump = np.maximum(np.log2((size + 0.02) / (typical + 0.02)), -1)
+    expected_burst = {
+        "motion": np.log2(size.mean(1) + 0.1),
+        "motion_range": np.log2((size.max(1) + 0.1) / (size.min(1) + 0.1)),
+        "irregular": ((bend + 0.05) / (size[:, 1:] + size[:, :-1] + 0.1)).mean(1),
+        "jump": jump.max(1),
+        "luma_step": np.log2(step.mean(1) + 0.02),
+        "flicker": np.log2(flicker.mean(1) + 0.02),
+        "flicker_share": (step / (size + 0.1)).mean(1),
+        "sharp_step": np.log2(sharp_step.mean(1) + 0.01),
+    }
+    expected_clip = {
+        "typical_motion": np.log2(typical + 0.1),
+        "judder": np.log2(np.abs(size - typical).mean() + 0.1),
+        "judder_share": np.log2(np.abs(size - typical).mean() / (typical + 0.2) + 0.05),
+        "jump_worst": np.quantile(jump, 0.95),
+        "luma_spread": np.log2(level.std() + 0.1),
+        "step_worst": np.log2(np.quantile(step, 0.9) + 0.02),
+        "flicker_worst": np.log2(np.quantile(flicker, 0.9) + 0.02),
+        "sharp_step_worst": np.log2(np.quantile(sharp_step, 0.9) + 0.01),
+    }
+    per_burst, per_clip = motion(luma)
+    for found, expected in ((per_burst, expected_burst), (per_clip, expected_clip)):
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name], values, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_lost_motion_is_typical_motion_times_the_frozen_share() -> None:
+    luma = panning()
+    luma[BURST : 2 * BURST] = luma[BURST]
+    per_burst, per_clip = motion(luma)
+    typical = 2 ** per_clip["typical_motion"] - 0.1
+    expected = torch.log2(typical * per_burst["frozen"].mean() + 0.1)
+    torch.testing.assert_close(per_clip["lost_motion"], expected, rtol=1e-4, atol=1e-4)
