@@ -212,7 +212,7 @@ def test_workers_die_with_a_killed_parent(
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     parent = subprocess.Popen([sys.executable, "-c", script, str(job.path), str(own_memory)], env=environment)
     try:
-        worker = _child_at_work(parent.pid, own_memory)
+        worker = _child_at_work(parent, own_memory)
     finally:
         parent.send_signal(signal.SIGKILL)
         parent.wait()
@@ -222,12 +222,27 @@ def test_workers_die_with_a_killed_parent(
     handover.Exchange().close()  # sweeps what the killed parent left
 
 
-def _child_at_work(parent: int, memory: Path) -> psutil.Process:
+def _child_at_work(parent: subprocess.Popen[bytes], memory: Path) -> psutil.Process:
     """The parent's worker, once it has made the file for its frames and so begun to decode."""
-    while True:
-        children = psutil.Process(parent).children()
+    while parent.poll() is None:
+        children = psutil.Process(parent.pid).children()
         if children and list(memory.glob("*/*")):
             return children[0]
+    pytest.fail(f"the parent ended with {parent.returncode} before its worker was at work")
+
+
+def test_workers_of_a_real_time_parent_are_ordinary_processes(
+    clips: Callable[..., list[DecodeJob]], hostile_decoder: str
+) -> None:
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except PermissionError:
+        pytest.skip("only root may make a process a real-time one")
+    outcomes = decode_many(clips("good1", "hang"), SAMPLINGS, decoder=hostile_decoder)
+    assert next(outcomes).reason is None
+    [worker] = psutil.Process().children()
+    assert os.sched_getscheduler(worker.pid) == os.SCHED_OTHER
+    outcomes.close()
 
 
 def test_an_unknown_decoder_is_told_at_once() -> None:

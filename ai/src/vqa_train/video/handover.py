@@ -45,10 +45,13 @@ class Exchange:
         self._locks: list[int] = []
         for base in _bases():
             _sweep(base)
-            folder = base / f"{_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
-            folder.mkdir(mode=0o700)
-            lock = os.open(folder, os.O_RDONLY)
+            name = f"{_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            hidden, folder = base / f".{name}", base / name
+            hidden.mkdir(mode=0o700)
+            lock = os.open(hidden, os.O_RDONLY)
             fcntl.flock(lock, fcntl.LOCK_EX)
+            # It gets its name once it is locked: another process's sweep never finds it unlocked.
+            hidden.rename(folder)
             self.folders.append(folder)
             self._locks.append(lock)
 

@@ -34,6 +34,7 @@ def main(channel: int, lifeline: int) -> None:
         lifeline: read end of a pipe whose write end only the parent holds.
     """
     _die_with_parent(lifeline)
+    _give_up_real_time()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     connection = Connection(channel)
@@ -117,6 +118,14 @@ def _die_with_parent(lifeline: int) -> None:
         return
     if parent_gone:
         sys.exit(0)
+
+
+def _give_up_real_time() -> None:
+    """Be scheduled like everybody else, whatever the parent is: a decoder that hangs at real-time priority would keep
+    the cores to itself and the parent from stopping it. Some codec libraries raise their process to it when root
+    runs them."""
+    if hasattr(os, "sched_setscheduler") and os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _limit_memory(more: int) -> None:
