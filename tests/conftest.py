@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+
+# Before torch is loaded: with idle OpenMP threads that spin, two test processes on two cores hold each other up.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +16,15 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_users_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fixtures that are made before any test's own cache must not find, or fill, that of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VQA_TRAIN_CACHE", str(tmp_path_factory.mktemp("session_cache")))
+        patch.delenv("VQA_TRAIN_WEIGHTS", raising=False)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -81,7 +81,7 @@ def test_other_frames_are_refused_with_what_was_expected(backbone: NssBackbone, 
 def test_read_only_frames_are_taken(backbone: NssBackbone) -> None:
     frames = noise(32, 32)
     frames.flags.writeable = False
-    assert torch.equal(backbone.prepare(with_frames(frames)), torch.from_numpy(frames.copy()))
+    assert torch.equal(backbone.prepare(with_frames(frames))[0], torch.from_numpy(frames.copy()))
 
 
 def test_the_difference_is_between_the_third_frame_of_a_burst_and_the_next(backbone: NssBackbone) -> None:

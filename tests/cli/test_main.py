@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("datasets", "extract-features", "store", "fit", "export", "eval", "register", "score")
+COMMANDS = (
+    "datasets", "weights", "extract-features", "store", "fit", "export", "export-backbone", "eval", "register", "score",
+)  # fmt: skip
 
 
 def vqa_train(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

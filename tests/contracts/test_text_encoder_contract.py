@@ -14,9 +14,8 @@ import torch
 from tokenizers import Tokenizer
 
 from vqa_train.backbones import TEXT_ENCODERS
-from vqa_train.backbones.base import TextEncoder
-from vqa_train.backbones.text_folder import FOLDER_VARIABLE
-from vqa_train.core.errors import DependencyError, WeightsError
+from vqa_train.backbones.base import BackboneOptions, TextEncoder
+from vqa_train.core.errors import DependencyError, UsageError, WeightsError
 from vqa_train.core.types import FeatureSpec
 from vqa_train.onnx.export import export_module
 from vqa_train.onnx.probes import SENTENCES
@@ -28,17 +27,21 @@ DIMS = {"bge-large-en-v1.5": 1024, "bge-base-en-v1.5": 768, "bge-small-en-v1.5":
 @pytest.fixture(scope="module", params=TEXT_ENCODERS.names())
 def named(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, TextEncoder]:
     name = request.param
-    try:
-        return name, TEXT_ENCODERS.get(name)()
-    except (WeightsError, DependencyError) as error:
-        if name not in DIMS:
-            pytest.skip(str(error))
+    factory = TEXT_ENCODERS.get(name)
+    root = tmp_path_factory.mktemp("text")
     with pytest.MonkeyPatch.context() as patch:
+        # Nothing that a test hashes or pins stays on the machine.
+        patch.setenv("VQA_TRAIN_CACHE", str(root / "cache"))
+        patch.delenv("VQA_TRAIN_WEIGHTS", raising=False)
+        try:
+            return name, factory(BackboneOptions())
+        except (WeightsError, DependencyError) as error:
+            if name not in DIMS:
+                pytest.skip(str(error))
         patch.syspath_prepend(Path(__file__).parents[1] / "backbones")
-        root = tmp_path_factory.mktemp("text")
-        importlib.import_module("tiny_bert").write_tiny_bert(root / name, dim=DIMS[name])
-        patch.setenv(FOLDER_VARIABLE, str(root))
-        return name, TEXT_ENCODERS.get(name)()
+        folder = root / name
+        importlib.import_module("tiny_bert").write_tiny_bert(folder, dim=DIMS[name])
+        return name, factory(BackboneOptions(weights=folder))
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,14 @@ def test_weights_and_licence_are_identified(encoder: TextEncoder) -> None:
     assert len(encoder.spec.weights_sha256 or "") == 64
     assert encoder.spec.random_seed is None
     assert encoder.license.strip()
+
+
+def test_random_weights_and_settings_are_refused(named: tuple[str, TextEncoder]) -> None:
+    factory = TEXT_ENCODERS.get(named[0])
+    with pytest.raises(UsageError, match="cannot have random weights"):
+        factory(BackboneOptions(random_weights=0))
+    with pytest.raises(UsageError, match="no setting 'pooling'"):
+        factory(BackboneOptions(settings={"pooling": "mean"}))
 
 
 def test_vectors_are_float32_unit_length_and_differ(encoder: TextEncoder, vectors: np.ndarray) -> None:

@@ -219,7 +219,7 @@ def test_a_backbone_with_another_fingerprint_is_refused(
 ) -> None:
     init = tiny.TinyBackbone.__init__
 
-    def newer(self: Any) -> None:
+    def newer(self: Any, options: object = None) -> None:
         init(self)
         self.spec = type(self.spec).from_json({**self.spec.to_json(), "definition": 2})
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vqa_train.backbones.base import VideoBackbone
+from vqa_train.backbones.base import BackboneOptions, VideoBackbone
 from vqa_train.backbones.text import SentenceEncoder
 from vqa_train.backbones.text_folder import TextModel
 from vqa_train.core.hashing import sha256_json
-from vqa_train.core.types import Clip, FeatureSpec, OutputSpec, Sampling
+from vqa_train.core.types import FeatureSpec, OutputSpec, Sampling
 from vqa_train.onnx.export import export_module
 from vqa_train.onnx.parity import check_parity, torch_reference
 from vqa_train.onnx.runtime import OnnxModel
@@ -27,6 +27,7 @@ from vqa_train.registry.sidecar import (
     sidecar_path,
     write_sidecar,
 )  # fmt: skip
+from vqa_train.weights.manifest import Source, WeightsEntry, WeightsFile
 
 BUILTIN = {"tiny": "tiny_model:TinyBackbone", "tiny-random": "tiny_model:RandomBackbone"}
 BUILTIN_TEXT = {"tiny-text": "tiny_model:tiny_text"}
@@ -42,7 +43,7 @@ class TinyBackbone(VideoBackbone):
     random_seed: int | None = None
     license = "MIT"
 
-    def __init__(self) -> None:
+    def __init__(self, options: BackboneOptions | None = None) -> None:
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(7)
@@ -59,15 +60,13 @@ class TinyBackbone(VideoBackbone):
         )
         self.eval()
 
-    def prepare(self, clip: Clip) -> Tensor:
-        return torch.from_numpy(clip.frames)
-
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        (frames,) = inputs
         x = self.net(frames.permute(0, 3, 1, 2).float() / 255)
         return x.mean(dim=(0, 2, 3)), (x[1:] - x[:-1]).abs().mean(dim=(0, 2, 3))
 
-    def onnx_example(self) -> Tensor:
-        return torch.randint(0, 255, (4, 40, 48, 3), dtype=torch.uint8)
+    def onnx_example(self) -> tuple[Tensor, ...]:
+        return (torch.randint(0, 255, (4, 40, 48, 3), dtype=torch.uint8),)
 
 
 class RandomBackbone(TinyBackbone):
@@ -77,10 +76,17 @@ class RandomBackbone(TinyBackbone):
     random_seed = 7
 
 
-def tiny_text() -> SentenceEncoder:
-    """A text encoder from $VQA_TRAIN_TEXT_MODELS."""
-    model = TextModel(name="tiny-text", repo="example/tiny-text", pooling="cls", dim=TEXT_DIM, license="CC-BY-4.0")
-    return SentenceEncoder(model)
+def tiny_text(options: BackboneOptions | None = None) -> SentenceEncoder:
+    """A text encoder from the folder that `text_folder` wrote, whatever the options."""
+    entry = WeightsEntry(
+        name="tiny-text",
+        source=Source(repo="example/tiny-text"),
+        files=(WeightsFile(path="model.safetensors"),),
+        license="CC-BY-4.0",
+        commercial_use=True,
+    )
+    folder = Path(os.environ["VQA_TRAIN_TEXT_MODELS"]) / "tiny-text"
+    return SentenceEncoder(TextModel(entry=entry, pooling="cls", dim=TEXT_DIM), BackboneOptions(weights=folder))
 
 
 class TinyHead(nn.Module):

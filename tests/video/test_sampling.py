@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqa_train.core.errors import ConfigError, MediaError, Reason
-from vqa_train.core.types import Sampling
-from vqa_train.video.sampling import decode_cost, select_frames
+from vqa_train.core.errors import ConfigError, MediaError, Reason, UsageError
+from vqa_train.core.hashing import sha256_file
+from vqa_train.core.types import FeatureSpec, OutputSpec, Sampling
+from vqa_train.video.decode import read_clips
+from vqa_train.video.sampling import decode_cost, segment_frames, select_frames
+from vqa_train.video.workers import DecodeJob, decode_many
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "dover_views.npz"
+DOVER = ((3, 32, 2), (32, 1, 2))
 
 
 def steady(count: int, fps: float = 25.0) -> np.ndarray:
@@ -109,6 +119,132 @@ class TestFrameStep:
 
     def test_a_short_video_holds_its_last_frame(self) -> None:
         assert chosen(steady(5), mode="frame_step", step=2, n=5) == [[0, 2, 4, 4, 4]]
+
+
+def dover(jitter: str = "content", **more: Any) -> Sampling:
+    return Sampling(mode="segments", n=128, segments=DOVER, jitter=jitter, short="circulant", **more)
+
+
+class TestSegments:
+    """DOVER's two samplers in one: 3 runs of 32 frames, then 32 single frames, every second frame."""
+
+    def official(self, kind: str) -> list[tuple[int, list[int]]]:
+        golden = np.load(GOLDEN)
+        counts = sorted({int(key.split("/")[1]) for key in golden.files if key.startswith(f"{kind}/")})
+        assert len(counts) >= 10
+        return [
+            (count, [*golden[f"{kind}/{count}/technical"].tolist(), *golden[f"{kind}/{count}/aesthetic"].tolist()])
+            for count in counts
+        ]
+
+    def rooms(self, count: int) -> list[int]:
+        return [count // 3 - 64] * 3 + [count // 32 - 2] * 32
+
+    def test_the_smallest_offsets_give_the_official_frames(self) -> None:
+        for count, expected in self.official("temporal_low"):
+            assert (segment_frames(DOVER, count, [0] * 35) % count).tolist() == expected
+
+    def test_the_largest_offsets_give_the_official_frames(self) -> None:
+        for count, expected in self.official("temporal_high"):
+            offsets = [max(room - 1, 0) for room in self.rooms(count)]
+            assert (segment_frames(DOVER, count, offsets) % count).tolist() == expected
+
+    def test_the_official_draws_give_the_official_frames(self) -> None:
+        for count, expected in self.official("temporal"):
+            stream, offsets = np.random.RandomState(42), []
+            for parts, room in ((3, count // 3 - 64), (32, count // 32 - 2)):
+                offsets += stream.randint(0, room, size=parts).tolist() if room > 0 else [0] * parts
+            assert (segment_frames(DOVER, count, offsets) % count).tolist() == expected
+
+    def test_the_content_draws_one_offset_for_each_part(self) -> None:
+        # (draw * room) >> 32 with the 32-bit words of SHA-256 over what is drawn, the key, the view and a counter.
+        words = b"".join(hashlib.sha256(f"segments\x1f{'ab' * 32}\x1f0\x1f{i}".encode()).digest() for i in range(5))
+        for count in (50, 150, 250, 1000):
+            offsets = [
+                int.from_bytes(words[4 * i : 4 * i + 4], "big") * max(room, 0) >> 32
+                for i, room in enumerate(self.rooms(count))
+            ]
+            [found] = select_frames(dover(), steady(count), [0], "ab" * 32)
+            assert found.tolist() == (segment_frames(DOVER, count, offsets) % count).tolist()
+
+    def test_another_content_takes_other_frames(self) -> None:
+        first, again, other = (select_frames(dover(), steady(1000), [0], key)[0].tolist() for key in ("a", "a", "b"))
+        assert first == again
+        assert first != other
+        assert set(np.diff(np.array(first[:96]).reshape(3, 32)).ravel()) == {2}
+
+    def test_content_without_a_key_is_an_error(self) -> None:
+        with pytest.raises(UsageError, match=r"sha256.*centre"):
+            select_frames(dover(), steady(1000), [0])
+
+    def test_the_centre_leaves_as_much_before_as_behind(self) -> None:
+        # Parts of 5 frames, runs of 2: 3 to spare. One part of 10, 3 frames 2 apart need 6: 4 to spare.
+        segments = ((2, 2, 1), (1, 3, 2))
+        assert chosen(steady(10), mode="segments", n=7, segments=segments, jitter="centre") == [[1, 2, 6, 7, 2, 4, 6]]
+
+    def test_a_short_video_starts_over_or_holds_or_is_an_error(self) -> None:
+        # Parts of 2 frames, runs of 0, 2, 4 from 0 and from 2.
+        asked = {"mode": "segments", "n": 6, "segments": ((2, 3, 2),), "jitter": "centre"}
+        assert chosen(steady(4), short="circulant", **asked) == [[0, 2, 0, 2, 0, 2]]
+        assert chosen(steady(4), short="hold", **asked) == [[0, 2, 3, 2, 3, 3]]
+        with pytest.raises(MediaError, match=r"4 frames.*segments\(n=6") as caught:
+            chosen(steady(4), short="error", **asked)
+        assert caught.value.reason is Reason.TOO_SHORT
+        assert chosen(steady(12), short="error", **asked)
+
+    def test_one_frame_is_repeated(self) -> None:
+        assert select_frames(dover(), np.zeros(1), [0], "key")[0].tolist() == [0] * 128
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"n": 127}, "needs n=128"),
+            ({"views": 2}, "views=1"),
+            ({"burst": 2}, "burst=1"),
+            ({"decode_budget": 300}, "no budget"),
+            ({"segments": ((3, 32), (32, 1, 2))}, "triples of positive numbers"),
+            ({"segments": ((3, 32, 0), (32, 1, 2))}, "triples of positive numbers"),
+            ({"segments": ()}, "triples of positive numbers"),
+            ({"segments": None}, "needs segments"),
+            ({"jitter": None}, "needs jitter"),
+            ({"jitter": "random"}, "one of content, centre, got 'random'"),
+            ({"mode": "uniform"}, "'uniform' does not take segments"),
+        ],
+    )
+    def test_what_means_nothing_is_refused(self, change: dict[str, Any], message: str) -> None:
+        fields: dict[str, Any] = {"mode": "segments", "n": 128, "segments": DOVER, "jitter": "content"}
+        with pytest.raises(ConfigError, match=message):
+            Sampling(**{**fields, **change})
+
+    def test_json_gives_the_same_sampling_and_fingerprint(self) -> None:
+        spec = FeatureSpec(
+            backbone="x", definition=1, modality="video", outputs=(OutputSpec(name="y", shape=(1,)),), sampling=dover()
+        )
+        text = json.dumps(spec.to_json())
+        assert json.loads(text) == spec.to_json()
+        again = FeatureSpec.from_json(json.loads(text))
+        assert again == spec
+        assert hash(again.sampling) == hash(spec.sampling)
+        assert again.fingerprint == spec.fingerprint
+
+    def test_clips_carry_what_decided_them(self, tmp_path: Path, write_video: Callable[..., Path]) -> None:
+        path = write_video(tmp_path / "clip.mp4", frames=200, size=(32, 32))
+        key = sha256_file(path)
+        several = Sampling(mode="uniform", n=2, views=3)
+        [[clip], views] = read_clips(path, [dover(), several], key=key)
+        assert clip.key == key
+        assert [(view.key, view.view) for view in views] == [(key, 0), (key, 1), (key, 2)]
+        [expected] = select_frames(dover(), steady(200), [0], key)
+        assert clip.indices.tolist() == expected.tolist()
+        [[unknown]] = read_clips(path, [dover("centre")])
+        assert unknown.key == ""
+        with pytest.raises(UsageError, match="sha256"):
+            read_clips(path, [dover()])
+        for workers in (0, 1):
+            for known in (key, ""):
+                [outcome] = decode_many([DecodeJob(key=known, path=path)], [dover(), several], workers=workers)
+                assert outcome.clips[0][0].indices.tolist() == expected.tolist()
+                assert [(view.key, view.view) for view in outcome.clips[1]] == [(key, 0), (key, 1), (key, 2)]
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ def test_workers_of_a_real_time_parent_are_ordinary_processes(
         pytest.skip("only root may make a process a real-time one")
     outcomes = decode_many(clips("good1", "hang"), SAMPLINGS, decoder=hostile_decoder)
     assert next(outcomes).reason is None
-    [worker] = psutil.Process().children()
+    [worker] = [child for child in psutil.Process().children() if "vqa_train.video.worker_main" in child.cmdline()]
     assert os.sched_getscheduler(worker.pid) == os.SCHED_OTHER
     outcomes.close()
 

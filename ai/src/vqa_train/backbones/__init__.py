@@ -6,6 +6,15 @@ BACKBONES = Registry(
     "backbone",
     {
         "nss": "vqa_train.backbones.nss:NssBackbone",
+        "dover": "vqa_train.backbones.dover:dover",
+        "dover++": "vqa_train.backbones.dover:dover_plus_plus",
+        "dover-mobile": "vqa_train.backbones.dover:dover_mobile",
+        "vjepa2-vitl-fpc64-256": "vqa_train.backbones.vjepa2:vjepa2_vitl_256",
+        "vjepa2-vith-fpc64-256": "vqa_train.backbones.vjepa2:vjepa2_vith_256",
+        "vjepa2-vitg-fpc64-256": "vqa_train.backbones.vjepa2:vjepa2_vitg_256",
+        "vjepa2-vitg-fpc64-384": "vqa_train.backbones.vjepa2:vjepa2_vitg_384",
+        "vjepa2-vitl-fpc16-256-ssv2": "vqa_train.backbones.vjepa2:vjepa2_vitl_256_ssv2",
+        "vjepa2-vitg-fpc64-384-ssv2": "vqa_train.backbones.vjepa2:vjepa2_vitg_384_ssv2",
     },
     extra="backbones",
 )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.onnx import is_in_onnx_export, operators
 
-from vqa_train.backbones.base import VideoBackbone
+from vqa_train.backbones.base import BackboneOptions, VideoBackbone
 from vqa_train.backbones.nss_graph import export_loop
 from vqa_train.backbones.nss_names import MEASURED_NAMES, PER_BURST, PER_CLIP, POOLED_NAMES, TEMPORAL_NAMES
 from vqa_train.backbones.nss_spatial import chroma_of, luma_of, spatial_features
@@ -40,8 +40,9 @@ class NssBackbone(VideoBackbone):
 
     license = "Apache-2.0"
 
-    def __init__(self) -> None:
+    def __init__(self, options: BackboneOptions | None = None) -> None:
         super().__init__()
+        (options or BackboneOptions()).choose("nss", {})
         self.spec = FeatureSpec(
             backbone="nss",
             definition=1,
@@ -54,7 +55,7 @@ class NssBackbone(VideoBackbone):
             preprocessing={"colour": "RGB uint8", "smallest": SMALLEST, "largest": LARGEST},
         )
 
-    def prepare(self, clip: Clip) -> Tensor:
+    def prepare(self, clip: Clip) -> tuple[Tensor, ...]:
         """The clip's frames as they are, uint8 (T, H, W, 3).
 
         Raises:
@@ -66,11 +67,12 @@ class NssBackbone(VideoBackbone):
                 f"nss takes uint8 frames ({BURSTS * BURST}, H, W, 3), got {frames.dtype} {frames.shape}",
                 reason=Reason.BACKBONE_ERROR,
             )
-        return torch.from_numpy(frames if frames.flags.writeable else frames.copy())
+        return super().prepare(clip)
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """pooled (D,) and temporal (BURSTS, d), float32, from frames uint8 (BURSTS * BURST, H, W, 3)."""
-        frames = inputs.reshape(BURSTS, BURST, inputs.shape[1], inputs.shape[2], 3)
+        (given,) = inputs
+        frames = given.reshape(BURSTS, BURST, given.shape[1], given.shape[2], 3)
         if is_in_onnx_export():
             measured = export_loop(_measure, frames)
         else:
@@ -84,10 +86,10 @@ class NssBackbone(VideoBackbone):
         clip = torch.stack([per_clip[feature.name] for feature in PER_CLIP])
         return torch.cat([*_pool(temporal), clip]), temporal
 
-    def onnx_example(self) -> Tensor:
+    def onnx_example(self) -> tuple[Tensor, ...]:
         """Noise of 48 x 64 pixels."""
         generator = torch.Generator().manual_seed(0)
-        return torch.randint(0, 256, (BURSTS * BURST, 48, 64, 3), dtype=torch.uint8, generator=generator)
+        return (torch.randint(0, 256, (BURSTS * BURST, 48, 64, 3), dtype=torch.uint8, generator=generator),)
 
 
 def _measure(frames: Tensor) -> Tensor:

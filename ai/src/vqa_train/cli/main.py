@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from vqa_train import __version__
-from vqa_train.cli import common, datasets, evaluate, export, extract, fit, register, score, store
+from vqa_train.cli import (
+    common,
+    datasets,
+    evaluate,
+    export,
+    export_backbone,
+    extract,
+    fit,
+    register,
+    score,
+    store,
+    weights,
+)
 
 app = typer.Typer(
     name="vqa-train",
@@ -41,9 +53,11 @@ app.command("extract-features")(extract.extract_features)
 app.add_typer(store.app, name="store", help="Look into a feature store, verify it, tidy it.")
 app.command("fit")(fit.fit)
 app.command("export")(export.export)
+app.command("export-backbone")(export_backbone.export_backbone)
 app.command("eval")(evaluate.evaluate)
 app.command("register")(register.register)
 app.command("score")(score.score)
+app.add_typer(weights.app, name="weights", help="List, fetch, verify and add the weights that backbones need.")
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ SCORES_SCHEMA = "vqa-train/scores/1"
 
 def score(
     videos: Annotated[list[str], typer.Argument(metavar="VIDEO|DIR|@LIST", help="Files, folders, lists of paths.")],
-    model: Annotated[str, typer.Option(help="Name of a registered model, or the path of its folder.")],
+    model: Annotated[str, typer.Option(help="Registered model or its folder, or dover, dover++, dover-mobile.")],
     prompt: Annotated[str | None, typer.Option(help="Text the videos were made from.")] = None,
     format_: Annotated[Literal["table", "json", "csv"], typer.Option("--format", help="Form of the result.")] = "table",
     registry: Annotated[Path, typer.Option(help="Folder of registry.json.")] = Path("model"),
@@ -34,8 +34,10 @@ def score(
     from vqa_train.core.progress import progress
     from vqa_train.pipelines.score import Score, Scorer
     from vqa_train.pipelines.score_list import requests
+    from vqa_train.pipelines.score_ready import ensure_ready
 
     items = requests(videos, prompt)
+    ensure_ready(model, registry, log=common.log)
     scorer = Scorer(model, registry=registry, threads=threads)
     name = scorer.sidecar.name
     if prompt is not None and not scorer.takes_prompt:

@@ -6,7 +6,11 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _CHUNK = 1 << 20
 
@@ -53,3 +57,16 @@ def seed_from(*parts: str | int) -> int:
 def unit_interval(*parts: str | int) -> float:
     """A number in [0, 1) decided by content, for splits by hash."""
     return math.ldexp(seed_from(*parts), -63)
+
+
+def content_draws(count: int, *parts: str | int) -> NDArray[np.int64]:
+    """`count` numbers in [0, 2**32) decided by content, int64 (count,); the same on every platform and version.
+
+    Big-endian 32-bit words of SHA-256 over the parts and a block counter. `(draw * n) >> 32` is an
+    integer in [0, n).
+    """
+    import numpy as np
+
+    prefix = "\x1f".join(str(part) for part in parts)
+    blocks = [hashlib.sha256(f"{prefix}\x1f{i}".encode()).digest() for i in range(-(-count // 8))]
+    return np.frombuffer(b"".join(blocks), ">u4")[:count].astype(np.int64)

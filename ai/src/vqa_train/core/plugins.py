@@ -59,6 +59,8 @@ class Registry:
                 return getattr(import_module(module), attribute)
             return self._entry_points[name].load()
         except ModuleNotFoundError as error:
+            if str(error.name).startswith("vqa_train."):
+                raise  # a fault of ours, which no installation mends
             extra = f"pip install 'vqa-train[{self._extra}]'" if self._extra else "install it"
             raise DependencyError(
                 f"{self.kind} {name!r} needs the package {error.name!r}, which is not installed", hint=extra

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from vqa_train.core.errors import ConfigError
 from vqa_train.core.hashing import sha256_json
@@ -14,11 +14,20 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SamplingMode = Literal["uniform", "fps", "duration", "frame_step"]
+SamplingMode = Literal["uniform", "fps", "duration", "frame_step", "segments"]
 ShortPolicy = Literal["circulant", "hold", "error"]
+Jitter = Literal["content", "centre"]
 Modality = Literal["video", "text"]
 
 SPEC_SCHEMA = "vqa-train/feature-spec/1"
+
+
+_NEEDS = {
+    "fps": ("rate",),
+    "duration": ("seconds",),
+    "frame_step": ("step",),
+    "segments": ("segments", "jitter"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +67,17 @@ class Sampling:
 
     Attributes:
         mode: `uniform` n positions over the whole video; `fps` n positions `rate` per second from the start;
-            `duration` n positions over the first `seconds`; `frame_step` n positions every `step` frames.
+            `duration` n positions over the first `seconds`; `frame_step` n positions every `step` frames;
+            `segments` the frames of each of `segments`, one after the other.
         n: positions (bursts) per view.
         burst: consecutive frames taken at each position; the clip has n * burst frames.
         rate: positions per second, for `fps`.
         seconds: length, for `duration`.
         step: frames, for `frame_step`.
+        segments: for `segments`: (count, length, step) triples; each cuts the video into `count` equal parts and
+            takes `length` frames, `step` apart, of every part. n is the sum of count * length.
+        jitter: for `segments`: where in its part a run of frames begins: `content` decides by the video's sha256,
+            `centre` takes the middle.
         short: what a video with too few frames gets: `circulant` starts over, `hold` repeats the last, `error`.
         views: clips per video, spread evenly where the mode leaves room.
         decode_budget: None reads exactly the positions asked for, however much must be decoded. A number
@@ -77,6 +91,8 @@ class Sampling:
     rate: float | None = None
     seconds: float | None = None
     step: int | None = None
+    segments: tuple[tuple[int, int, int], ...] | None = None
+    jitter: Jitter | None = None
     short: ShortPolicy = "hold"
     views: int = 1
     decode_budget: int | None = None
@@ -85,18 +101,32 @@ class Sampling:
         for name, value in (("n", self.n), ("burst", self.burst), ("views", self.views)):
             if value < 1:
                 raise ConfigError(f"sampling {name} must be at least 1, got {value}")
-        needs = {"fps": "rate", "duration": "seconds", "frame_step": "step"}.get(self.mode)
-        for name in ("rate", "seconds", "step"):
+        needs = _NEEDS.get(self.mode, ())
+        for name in ("rate", "seconds", "step", "segments", "jitter"):
             value = getattr(self, name)
-            if (name == needs) != (value is not None):
-                verb = "needs" if name == needs else "does not take"
+            if (name in needs) != (value is not None):
+                verb = "needs" if name in needs else "does not take"
                 raise ConfigError(f"sampling mode {self.mode!r} {verb} {name}")
-            if value is not None and not value > 0:
+            if isinstance(value, (int, float)) and not value > 0:
                 raise ConfigError(f"sampling {name} must be positive, got {value}")
+        if self.segments is not None:
+            # JSON gives lists; equality and hashing must not depend on which.
+            segments = tuple(tuple(part) for part in self.segments)
+            object.__setattr__(self, "segments", segments)
+            self._check_segments(segments)
         if self.decode_budget is not None and self.decode_budget < self.n * self.burst:
             raise ConfigError(
                 f"sampling decode_budget must be at least n * burst = {self.n * self.burst}, got {self.decode_budget}"
             )
+
+    def _check_segments(self, segments: tuple[tuple[int, ...], ...]) -> None:
+        if not segments or any(len(part) != 3 or min(part) < 1 for part in segments):
+            raise ConfigError(f"sampling segments must be triples of positive numbers, got {segments}")
+        if self.jitter not in get_args(Jitter):
+            raise ConfigError(f"sampling jitter must be one of {', '.join(get_args(Jitter))}, got {self.jitter!r}")
+        total = sum(count * length for count, length, _ in segments)
+        if (self.n, self.burst, self.views, self.decode_budget) != (total, 1, 1, None):
+            raise ConfigError(f"sampling mode 'segments' of {segments} needs n={total}, burst=1, views=1, no budget")
 
     @property
     def num_frames(self) -> int:
@@ -105,7 +135,18 @@ class Sampling:
 
     def to_json(self) -> dict[str, Any]:
         """Only what is set, so that a later optional field does not change today's fingerprints."""
-        return {k: v for k, v in asdict(self).items() if v is not None}
+        value = {k: v for k, v in asdict(self).items() if v is not None}
+        if self.segments is not None:
+            value["segments"] = [list(part) for part in self.segments]
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class YuvFormat:
+    """How 8-bit YUV 4:2:0 planes are meant: matrix ("bt601", "bt709", "bt2020", "fcc"), full or limited range."""
+
+    matrix: str
+    full_range: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +154,8 @@ class Clip:
     """Decoded frames of one view of a video, upright and with square pixels.
 
     Attributes:
-        frames: uint8, (T, H, W, 3), RGB, full range 0-255.
+        frames: uint8, (T, H, W, 3), RGB, full range 0-255; with `yuv` the packed planes (T, 3 * H / 2, W) instead,
+            which are half as many bytes on their way to a GPU.
         times: float64, (T,), presentation times in seconds from the first frame of the video.
         indices: int64, (T,), frame numbers in presentation order.
         fps: average frames per second of the source.
@@ -122,6 +164,9 @@ class Clip:
         width, height: pixels as displayed (after rotation and pixel aspect).
         codec: FFmpeg's name, e.g. "h264".
         decoder: name and version of what decoded it.
+        key: sha256 of the video's bytes, which decides everything random about its views; "" when not known.
+        view: which view of its sampling this is.
+        yuv: what the planes mean, where `frames` are planes.
     """
 
     frames: NDArray[np.uint8]
@@ -134,6 +179,9 @@ class Clip:
     height: int
     codec: str
     decoder: str
+    key: str = ""
+    view: int = 0
+    yuv: YuvFormat | None = None
 
     def __repr__(self) -> str:
         return (

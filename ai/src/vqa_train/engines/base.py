@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,28 @@ class Extractor(Protocol):
 
     def extract(self, clips: Sequence[Clip]) -> list[dict[str, NDArray[np.float32]]]:
         """Features of each clip by output name."""
+        ...
+
+
+@runtime_checkable
+class BatchExtractor(Extractor, Protocol):
+    """An extractor that is quicker with clips of several videos at once.
+
+    `stage` (upload, preprocessing) and `run` (the network) may be called from different threads; `run` from one
+    thread only.
+    """
+
+    @property
+    def batch_size(self) -> int:
+        """Clips that `run` should be given at once; may shrink."""
+        ...
+
+    def stage(self, clip: Clip) -> Any:
+        """One clip, made ready for `run`."""
+        ...
+
+    def run(self, staged: Sequence[Any]) -> list[dict[str, NDArray[np.float32]]]:
+        """Features of staged clips by output name, in order."""
         ...
 
 
@@ -61,6 +83,8 @@ class EngineOptions:
         threads: decoding threads per worker; 0 divides the cores among the workers.
         compute: clips that the backbones work on at once.
         timeout_s: seconds that a video may take to decode, before its length is counted in.
+        planar: stored planes go to the extractors instead of RGB where there are any; all of them must be
+            `BatchExtractor`s, whose `stage` takes them.
     """
 
     decoder: str
@@ -68,6 +92,7 @@ class EngineOptions:
     threads: int = 0
     compute: int = 1
     timeout_s: float = 60.0
+    planar: bool = False
 
 
 class Engine(Protocol):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
-from contextlib import closing
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack, closing
 
-import numpy as np
-
-from vqa_train.core.errors import Reason, VqaError
-from vqa_train.core.types import Clip
-from vqa_train.engines.base import EngineOptions, Extractor, TaskResult, VideoTask
+from vqa_train.core.errors import Reason
+from vqa_train.engines.base import BatchExtractor, EngineOptions, Extractor, TaskResult, VideoTask
+from vqa_train.engines.lanes import Answer, make_lane
 from vqa_train.store.rows import FeatureRow
-from vqa_train.video.workers import DecodeJob, DecodeLimits, DecodeOutcome, decode_many
+from vqa_train.video.workers import DecodeJob, DecodeLimits, decode_many
 
 
 class LocalEngine:
@@ -45,51 +43,61 @@ class LocalEngine:
             workers=options.workers,
             threads=options.threads,
             limits=DecodeLimits(timeout_base_s=options.timeout_s),
+            planar=options.planar and all(isinstance(e, BatchExtractor) for e in extractors.values()),
         )
-        pending: set[Future[TaskResult]] = set()
-        with closing(outcomes), ThreadPoolExecutor(options.compute) as pool:
+        under_way = _UnderWay()
+        with closing(outcomes), ExitStack() as stack:
+            lanes = {name: make_lane(extractor, options.compute) for name, extractor in extractors.items()}
+            for lane in lanes.values():
+                stack.callback(lane.close)
             for outcome in outcomes:
-                pending.add(pool.submit(_finish, by_key[outcome.job.key], extractors, outcome))
-                # Bounds the frames in memory; the decoders are held back through `outcomes`.
-                done, pending = wait(
-                    pending, timeout=0 if len(pending) <= options.compute else None, return_when=FIRST_COMPLETED
-                )
-                yield from (future.result() for future in done)
-            for future in as_completed(pending):
-                yield future.result()
+                task = by_key[outcome.job.key]
+                if outcome.reason is not None:
+                    failure = (outcome.reason, outcome.message)
+                    yield TaskResult(task=task, failures=dict.fromkeys(extractors, failure))
+                    continue
+                with outcome:
+                    pairs = list(zip(lanes.items(), outcome.clips, strict=True))
+                under_way.add(task, {name: lane.submit(task, clips) for (name, lane), clips in pairs})
+                del pairs
+                # Bounds what is under way; the decoders are held back through `outcomes`.
+                yield from under_way.finished(wait_above=max(lane.room for lane in lanes.values()))
+            for lane in lanes.values():
+                lane.flush()
+            yield from under_way.finished(wait_above=0)
 
 
-def _finish(task: VideoTask, extractors: Mapping[str, Extractor], outcome: DecodeOutcome) -> TaskResult:
-    with outcome:
-        if outcome.reason is not None:
-            failure = (outcome.reason, outcome.message)
-            return TaskResult(task=task, failures=dict.fromkeys(extractors, failure))
-        return _features(task, extractors, outcome.clips)
+class _UnderWay:
+    """Tasks whose answers are not all there."""
+
+    def __init__(self) -> None:
+        self._answers: list[tuple[VideoTask, dict[str, Future[Answer]]]] = []
+
+    def add(self, task: VideoTask, answers: dict[str, Future[Answer]]) -> None:
+        """Take a task up."""
+        self._answers.append((task, answers))
+
+    def finished(self, *, wait_above: int) -> Iterator[TaskResult]:
+        """Results that are there; waits while more than `wait_above` tasks are under way."""
+        while True:
+            still = []
+            for task, answers in self._answers:
+                if all(answer.done() for answer in answers.values()):
+                    yield _result(task, {name: answer.result() for name, answer in answers.items()})
+                else:
+                    still.append((task, answers))
+            self._answers = still
+            if len(still) <= wait_above:
+                return
+            wait([a for _, answers in still for a in answers.values() if not a.done()], return_when=FIRST_COMPLETED)
 
 
-def _features(task: VideoTask, extractors: Mapping[str, Extractor], clips: Sequence[Sequence[Clip]]) -> TaskResult:
-    """Run every backbone on its clips; one that fails on this video is a failure row of its own set."""
+def _result(task: VideoTask, answers: Mapping[str, Answer]) -> TaskResult:
     rows: dict[str, list[FeatureRow]] = {}
     failures: dict[str, tuple[Reason, str]] = {}
-    for (name, extractor), views in zip(extractors.items(), clips, strict=True):
-        try:
-            outputs = extractor.extract(views)
-        except VqaError as error:
-            failures[name] = (error.reason or Reason.BACKBONE_ERROR, str(error))
-            continue
-        except (RuntimeError, ValueError, MemoryError) as error:
-            reason = Reason.OUT_OF_MEMORY if isinstance(error, MemoryError) else Reason.BACKBONE_ERROR
-            failures[name] = (reason, f"{task.path.name!r}: {type(error).__name__}: {error}")
-            continue
-        bad = [o for view in outputs for o, array in view.items() if not np.isfinite(array).all()]
-        if bad:
-            failures[name] = (
-                Reason.NON_FINITE,
-                f"{task.path.name!r}: NaN or infinity in {', '.join(sorted(set(bad)))}",
-            )
-            continue
-        rows[name] = [
-            FeatureRow(key=task.key, view=i, outputs=view, facts=clip.facts())
-            for i, (view, clip) in enumerate(zip(outputs, views, strict=True))
-        ]
+    for name, answer in answers.items():
+        if isinstance(answer, tuple):
+            failures[name] = answer
+        else:
+            rows[name] = answer
     return TaskResult(task=task, rows=rows, failures=failures)

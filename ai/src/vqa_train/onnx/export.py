@@ -1,4 +1,4 @@
-"""The one place that turns a torch module into an ONNX file: weights inside, no machine paths, the same bytes."""
+"""The one place that turns a torch module into an ONNX file: no machine paths, the same bytes every time."""
 
 from __future__ import annotations
 
@@ -19,19 +19,22 @@ from torch.jit._trace import TracerWarning  # torch.jit has it too, but does not
 from vqa_train.core.errors import ModelError
 from vqa_train.core.files import atomic_write_bytes
 from vqa_train.core.hashing import canonical_json, sha256_bytes
+from vqa_train.onnx.external import attach_weights
 
-_MAX_BYTES = (1 << 31) - (1 << 20)
+MAX_INSIDE = (1 << 31) - (1 << 24)
 _MAX_IR_VERSION = 10
 
 
 @dataclass(frozen=True)
 class Exported:
-    """An ONNX file just written: where, the sha256 and size of its bytes, and its default operator set."""
+    """An ONNX file just written: where, the sha256 and size of its bytes, its default operator set, and the file of
+    weights beside it where they were too large to be inside (the sha256 covers it)."""
 
     path: Path
     sha256: str
     bytes: int
     opset: int
+    weights: Path | None = None
 
 
 def export_module(
@@ -44,8 +47,12 @@ def export_module(
     dynamic_axes: Mapping[str, Mapping[int, str]],
     opset: int = 17,
     metadata: Mapping[str, Any] | None = None,
+    max_inside: int = MAX_INSIDE,
 ) -> Exported:
-    """Write `module` to `path` as one self-contained ONNX file, in inference mode whatever mode it is in.
+    """Write `module` to `path` as an ONNX file, in inference mode whatever mode it is in.
+
+    Weights of more than `max_inside` bytes go into a file beside it (`onnx.external`), since no ONNX file may be
+    larger than 2 GiB; the graph names that file's hash, so its own hash covers both.
 
     The TorchScript exporter is used on purpose: it writes opset 17 itself, where the newer one writes 18 and
     converts down. Tracing turns Python decisions into constants; whether that was right is what the parity
@@ -59,27 +66,31 @@ def export_module(
         dynamic_axes: input or output name -> {axis: name}; other dimensions are fixed as traced.
         opset: version of the default operator set.
         metadata: key -> text or JSON value, embedded in the file.
+        max_inside: bytes of weights that one file may hold.
 
     Raises:
-        ModelError: over 2 GB, torch cannot export it, the checker refuses it, it names a path of this machine.
+        ModelError: torch cannot export it, the checker refuses it, it names a path of this machine.
     """
-    tensors = [*module.parameters(), *module.buffers()]
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    if size > _MAX_BYTES:
-        raise ModelError(
-            f"{path.name!r} would hold {size / 2**30:.1f} GiB of weights, one ONNX file holds at most 2 GiB",
-            hint="weights outside the file are not supported yet, because its hash would not cover them",
-        )
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    outside = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > max_inside
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs
-    model = onnx.load_model_from_string(_trace(module, inputs, path, input_names, output_names, dynamic_axes, opset))
+    traced = _trace(module, inputs, path, input_names, output_names, dynamic_axes, opset, inside=not outside)
+    model = onnx.load_model_from_string(traced)
+    weights = None
+    if outside:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        weights = attach_weights(model, tensors, path.parent)
+        left = [value.name for value in model.graph.input if value.name not in input_names]
+        if left:
+            raise ModelError(f"{path.name!r} has inputs {left[:3]} that are no tensors of the network")
     for key, value in sorted((metadata or {}).items()):
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value if isinstance(value, str) else canonical_json(value)
-    _check(model, path, opset)
+    _check(model, path, opset, inside=not outside)
     data = model.SerializeToString(deterministic=True)
     _refuse_machine_paths(data, path)
     atomic_write_bytes(path, data)
-    return Exported(path=path, sha256=sha256_bytes(data), bytes=len(data), opset=opset)
+    return Exported(path=path, sha256=sha256_bytes(data), bytes=len(data), opset=opset, weights=weights)
 
 
 def _trace(
@@ -90,6 +101,8 @@ def _trace(
     output_names: Sequence[str],
     dynamic_axes: Mapping[str, Mapping[int, str]],
     opset: int,
+    *,
+    inside: bool,
 ) -> bytes:
     buffer = io.BytesIO()
     try:
@@ -105,6 +118,9 @@ def _trace(
                 buffer,  # type: ignore[arg-type]  # the TorchScript exporter takes a buffer, the signature says path
                 dynamo=False,
                 opset_version=opset,
+                export_params=inside,
+                # Folding would make tensors that the network does not have.
+                do_constant_folding=inside,
                 input_names=list(input_names),
                 output_names=list(output_names),
                 dynamic_axes={name: dict(axes) for name, axes in dynamic_axes.items()},
@@ -115,12 +131,14 @@ def _trace(
     return buffer.getvalue()
 
 
-def _check(model: onnx.ModelProto, path: Path, opset: int) -> None:
+def _check(model: onnx.ModelProto, path: Path, opset: int, *, inside: bool) -> None:
     versions = {entry.domain: entry.version for entry in model.opset_import}
     if versions.get("") != opset:
         raise ModelError(f"{path.name!r} came out as opset {versions.get('')}, asked for {opset}")
     if model.ir_version > _MAX_IR_VERSION:
         raise ModelError(f"{path.name!r} has IR version {model.ir_version}, runtimes are sure of {_MAX_IR_VERSION}")
+    if not inside:
+        return  # the checker looks for external data in the working folder; the parity check runs the graph
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

@@ -24,7 +24,7 @@ _NESTED: dict[str, dict[int, str]] = {
     "tensor": {},
 }
 _TENSOR_NAME, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 8, 13, 14
-_MODEL_IR_VERSION, _MODEL_OPSET_IMPORT = 1, 8
+_MODEL_IR_VERSION, _MODEL_OPSET_IMPORT, _MODEL_METADATA = 1, 8, 14
 _MAX_DEPTH = 32
 
 
@@ -36,11 +36,15 @@ class OnnxFacts:
         ir_version: of the file format.
         opset: version of the default operator set; 0 when the file imports none.
         external: names of tensors whose data lies outside the file.
+        locations: the files that those tensors name.
+        metadata: the key-value pairs embedded in the file.
     """
 
     ir_version: int = 0
     opset: int = 0
     external: list[str] = field(default_factory=list)
+    locations: set[str] = field(default_factory=set)
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 def read_facts(data: bytes) -> OnnxFacts:
@@ -59,6 +63,9 @@ def read_facts(data: bytes) -> OnnxFacts:
                 domain, version = _opset(value)
                 if domain in ("", "ai.onnx"):
                     facts.opset = version
+            elif number == _MODEL_METADATA and not isinstance(value, int):
+                key, text = _pair(value)
+                facts.metadata[key] = text
         _walk(view, "model", facts, 0)
     except (IndexError, ValueError) as error:
         raise ModelError(f"not an ONNX file: {error}") from error
@@ -84,10 +91,21 @@ def _look_at_tensor(view: memoryview, facts: OnnxFacts) -> None:
     for number, value in _fields(view):
         if number == _TENSOR_NAME and not isinstance(value, int):
             name = bytes(value).decode("utf-8", "replace")
-        elif number == _TENSOR_EXTERNAL_DATA or (number == _TENSOR_DATA_LOCATION and value != 0):
+        elif number == _TENSOR_EXTERNAL_DATA and not isinstance(value, int):
+            external = True
+            key, text = _pair(value)
+            if key == "location":
+                facts.locations.add(text)
+        elif number == _TENSOR_DATA_LOCATION and value != 0:
             external = True
     if external:
         facts.external.append(name)
+
+
+def _pair(view: memoryview) -> tuple[str, str]:
+    """Key and value of a StringStringEntryProto."""
+    texts = {n: bytes(v).decode("utf-8", "replace") for n, v in _fields(view) if not isinstance(v, int)}
+    return texts.get(1, ""), texts.get(2, "")
 
 
 def _opset(view: memoryview) -> tuple[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,14 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from vqa_train.core.errors import ModelError, UsageError
-from vqa_train.core.hashing import sha256_bytes
+from vqa_train.core.hashing import sha256_bytes, sha256_file
 from vqa_train.onnx.proto import OnnxFacts, read_facts
 
 CPU = ("CPUExecutionProvider",)
 FINGERPRINT_KEY = "vqa_train.fingerprint"
 """Key of the embedded metadata that says which features a backbone's graph computes."""
+EXTERNAL_KEY = "vqa_train.external"
+"""Key of the embedded metadata that names files of weights beside the graph: {name: {"sha256", "bytes"}}."""
 
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -56,9 +59,10 @@ class OnnxModel:
         opset, ir_version: versions of the default operator set and of the file format.
         inputs, outputs: name -> `TensorInfo`, in the graph's order.
         metadata: the key-value pairs embedded in the file.
+        external: files of weights beside the graph, each verified against the hash that the graph names.
 
     Raises:
-        ModelError: missing file, another hash, external data, not ONNX, an unusable provider.
+        ModelError: missing file, another hash, external data that no hash covers, not ONNX, an unusable provider.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class OnnxModel:
                 hint="it was changed after it was registered; restore it or register the model again",
             )
         facts = _facts(path, data)
+        self.external = _external_files(path, facts)
         self._session = _session(path, data, threads, providers)
         self.opset, self.ir_version = facts.opset, facts.ir_version
         self.inputs = _infos(self._session.get_inputs())
@@ -128,13 +133,39 @@ def _facts(path: Path, data: bytes) -> OnnxFacts:
         facts = read_facts(data)
     except ModelError as error:
         raise ModelError(f"{str(path)!r} is {error.message}") from error
-    if facts.external:
+    return facts
+
+
+def _external_files(path: Path, facts: OnnxFacts) -> tuple[Path, ...]:
+    """The files of weights beside the graph, verified; the graph's own hash covers their hashes."""
+    try:
+        claimed = json.loads(facts.metadata.get(EXTERNAL_KEY, "{}"))
+        hashes = {str(name): str(entry["sha256"]) for name, entry in claimed.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(f"ONNX file {str(path)!r} has malformed metadata {EXTERNAL_KEY!r}") from error
+    uncovered = sorted(facts.locations - hashes.keys())
+    if uncovered or (facts.external and not facts.locations):
         raise ModelError(
             f"ONNX file {str(path)!r} keeps {len(facts.external)} tensors outside the file "
             f"(first: {facts.external[0]!r})",
             hint="its hash does not cover those; save it with its weights inside",
         )
-    return facts
+    found = []
+    for name, sha256 in sorted(hashes.items()):
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise ModelError(f"ONNX file {str(path)!r} names weights {name!r}, expected a file beside it")
+        beside = path.parent / name
+        try:
+            actual = sha256_file(beside)
+        except OSError as error:
+            raise ModelError(
+                f"weights {str(beside)!r} of ONNX file {path.name!r} cannot be read: {error.strerror}",
+                hint="they must lie beside it",
+            ) from error
+        if actual != sha256:
+            raise ModelError(f"weights {str(beside)!r} have sha256 {actual[:12]}, {path.name!r} expects {sha256[:12]}")
+        found.append(beside)
+    return tuple(found)
 
 
 def _session(path: Path, data: bytes, threads: int, providers: Sequence[str]) -> onnxruntime.InferenceSession:
@@ -147,6 +178,7 @@ def _session(path: Path, data: bytes, threads: int, providers: Sequence[str]) ->
     options.inter_op_num_threads = 1
     # Idle threads that spin take the core from whoever shares it: nss on two busy cores took twice as long with them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     options.log_severity_level = _ERRORS_ONLY
     try:
         session = onnxruntime.InferenceSession(data, sess_options=options, providers=list(providers))

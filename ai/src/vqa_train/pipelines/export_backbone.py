@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from vqa_train.core.errors import ModelError
 from vqa_train.core.hashing import seed_from
-from vqa_train.core.types import FeatureSpec
+from vqa_train.core.types import Clip, FeatureSpec
 from vqa_train.onnx.probes import SENTENCES, probe_clip
 from vqa_train.onnx.runtime import FINGERPRINT_KEY, OnnxModel
+from vqa_train.pipelines.score_graphs import FRAMES, graph_inputs
 from vqa_train.registry.sidecar import ModelInput
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4
 # A feature that is under a tenth on every probe is compared absolutely, at a tenth of the tolerance.
 _SCALE_FLOOR = 0.1
-_PROBE_SIZES = ((144, 192), (121, 187), (192, 128))
+_PROBE_SIZES = ((144, 192), (241, 387), (192, 128))
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,32 @@ def export_backbone(item: ModelInput, path: Path, *, opset: int) -> ExportedBack
         WeightsError: the weights are missing or wrong.
         DependencyError: a package that the backbone needs is not installed.
     """
-    from vqa_train.backbones import BACKBONES, TEXT_ENCODERS
+    from vqa_train.backbones.build import rebuild
 
-    kind = BACKBONES if item.modality == "video" else TEXT_ENCODERS
-    backbone = kind.get(item.backbone)()
+    backbone = rebuild(item.feature_spec())
     _refuse_other(item, backbone.spec, backbone.license)
-    if item.modality == "video":
-        return _export_video(backbone, path, opset)
+    return export_extractor(backbone, path, opset=opset)
+
+
+def export_extractor(
+    backbone: VideoBackbone | TextEncoder, path: Path, *, opset: int, clips: Sequence[Clip] = ()
+) -> ExportedBackbone:
+    """Export a backbone or text encoder and compare the graph with the module.
+
+    Args:
+        backbone: in inference mode, on the CPU in float32.
+        path: of the graph; weights over 2 GiB go into a file beside it.
+        opset: version of the default operator set.
+        clips: real clips, with as many frames as the backbone's sampling, to compare on beside the made ones.
+
+    Raises:
+        ModelError: a backbone whose input is not raw frames, or graph and module differ by more than 1e-4 of a
+            feature's size.
+    """
+    from vqa_train.backbones.base import VideoBackbone
+
+    if isinstance(backbone, VideoBackbone):
+        return _export_video(backbone, path, opset, clips)
     return _export_text(backbone, path, opset)
 
 
@@ -71,45 +91,55 @@ def _refuse_other(item: ModelInput, spec: FeatureSpec, license_: str) -> None:
         )
 
 
-def _export_video(backbone: VideoBackbone, path: Path, opset: int) -> ExportedBackbone:
+def _export_video(backbone: VideoBackbone, path: Path, opset: int, clips: Sequence[Clip]) -> ExportedBackbone:
     from vqa_train.onnx.export import export_module
 
     example = backbone.onnx_example()
     axes = backbone.onnx_inputs()
-    if len(axes) != 1 or example.ndim != 4:
-        raise ModelError(f"backbone {backbone.spec.backbone!r} must take one (T, H, W, 3) input, it takes {list(axes)}")
-    (name,) = axes
+    if next(iter(axes)) != FRAMES or example[0].ndim != 4 or len(axes) != len(example):
+        raise ModelError(f"backbone {backbone.spec.backbone!r} must take (T, H, W, 3) frames first, takes {list(axes)}")
     onnx = export_module(
         backbone,
         example,
         path,
-        input_names=[name],
+        input_names=list(axes),
         output_names=[output.name for output in backbone.spec.outputs],
         dynamic_axes=axes,
         opset=opset,
         metadata=_metadata(backbone.spec, backbone.license),
     )
-    _compare_video(backbone, OnnxModel(path), name, axes[name], tuple(example.shape))
-    return ExportedBackbone(onnx, {name: [axes[name].get(i, size) for i, size in enumerate(example.shape)]})
+    _compare_video(backbone, OnnxModel(path), [*_probes(backbone, axes[FRAMES], tuple(example[0].shape)), *clips])
+    dims = {
+        name: [axes[name].get(i, size) for i, size in enumerate(part.shape)]
+        for name, part in zip(axes, example, strict=True)
+    }
+    return ExportedBackbone(onnx, dims)
 
 
-def _compare_video(
-    backbone: VideoBackbone, graph: OnnxModel, name: str, axes: Mapping[int, str], example: tuple[int, ...]
-) -> None:
+def _probes(backbone: VideoBackbone, axes: Mapping[int, str], example: tuple[int, ...]) -> list[Clip]:
+    """Made clips of several sizes, where sizes may vary."""
     count = example[0] if 0 not in axes or backbone.spec.sampling is None else backbone.spec.sampling.num_frames
     sizes = _PROBE_SIZES if {1, 2} <= axes.keys() else (example[1:3],) * len(_PROBE_SIZES)
+    return [
+        probe_clip(count, height, width, seed_from("probe", backbone.spec.fingerprint, i))
+        for i, (height, width) in enumerate(sizes)
+    ]
+
+
+def _compare_video(backbone: VideoBackbone, graph: OnnxModel, clips: Sequence[Clip]) -> None:
     expected: list[dict[str, NDArray[np.float32]]] = []
     got: list[dict[str, NDArray[Any]]] = []
-    for i, (height, width) in enumerate(sizes):
-        clip = probe_clip(count, height, width, seed_from("probe", backbone.spec.fingerprint, i))
-        if not np.array_equal(backbone.prepare(clip).numpy(), clip.frames):
+    for clip in clips:
+        prepared = [part.numpy() for part in backbone.prepare(clip)]
+        inputs = graph_inputs(graph, clip)
+        if any(not np.array_equal(mine, theirs) for mine, theirs in zip(prepared, inputs.values(), strict=True)):
             raise ModelError(
                 f"backbone {backbone.spec.backbone!r} prepares frames outside its graph, so scoring without torch "
                 "would skip that",
                 hint="move the preparation into forward",
             )
         expected += backbone.extract([clip])
-        got.append(graph.run({name: clip.frames}))
+        got.append(graph.run(inputs))
     for output in backbone.spec.outputs:
         _compare(
             np.stack([row[output.name] for row in expected]),

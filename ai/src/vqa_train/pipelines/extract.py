@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vqa_train.core.errors import Reason, UsageError, VqaError
 from vqa_train.core.hashcache import HashCache
@@ -16,15 +16,21 @@ from vqa_train.core.provenance import RunProvenance, file_entry, package_version
 from vqa_train.core.types import Video
 from vqa_train.datasets.load import Dataset, load_dataset
 from vqa_train.engines.base import Engine, EngineOptions, TaskResult
+from vqa_train.pipelines.compute import in_words, network_seconds, resolve_compute
 from vqa_train.pipelines.extract_config import ExtractConfig, ExtractReport
 from vqa_train.pipelines.extract_plan import plan_videos
 from vqa_train.pipelines.extract_writer import SetWriter, failure_of
 from vqa_train.store.rows import FeatureRow
 from vqa_train.store.store import FeatureStore
 
+if TYPE_CHECKING:
+    from vqa_train.backbones.base import Compute, VideoBackbone
+
 __all__ = ["ExtractConfig", "ExtractReport", "extract_features"]
 
 _TEXT_BATCH = 512
+# On a CPU a run of this length is announced before it begins.
+_LONG_S = 600
 
 
 def extract_features(config: ExtractConfig, *, log: Callable[[str], None] = lambda _: None) -> ExtractReport:
@@ -39,8 +45,7 @@ def extract_features(config: ExtractConfig, *, log: Callable[[str], None] = lamb
         ManifestError, ConfigError: the dataset cannot be loaded.
         StoreError, OSError: the store cannot be written (full disk, read-only); committed shards stay.
     """
-    if not config.backbones and not config.text:
-        raise UsageError("nothing to extract", hint="name at least one --backbone or --text")
+    check_config(config)
     started = time.monotonic()
     dataset = load_dataset(config.dataset, data_root=config.data_root, manifests_dir=config.manifests_dir)
     store = FeatureStore(config.output)
@@ -75,6 +80,19 @@ def extract_features(config: ExtractConfig, *, log: Callable[[str], None] = lamb
     return report
 
 
+def check_config(config: ExtractConfig) -> None:
+    """Refuse what cannot be meant.
+
+    Raises:
+        UsageError: no backbone and no text encoder, or a part that does not exist.
+    """
+    if not config.backbones and not config.text:
+        raise UsageError("nothing to extract", hint="name at least one --backbone or --text")
+    part, parts = config.part
+    if not 0 <= part < parts:
+        raise UsageError(f"part must be I/N with 0 <= I < N, got {part}/{parts}", hint="the first of two is 0/2")
+
+
 def _extract_text(
     name: str,
     dataset: Dataset,
@@ -85,9 +103,9 @@ def _extract_text(
     log: Callable[[str], None],
 ) -> None:
     """Encode each distinct prompt that the set lacks; a video without a prompt is a failure row."""
-    from vqa_train.backbones import TEXT_ENCODERS
+    from vqa_train.backbones.build import build_text_encoder
 
-    encoder = TEXT_ENCODERS.get(name)()
+    encoder = build_text_encoder(name)
     writer = _open(store, encoder, config, provenance, writers)
     prompts: dict[str, str] = {}
     writer.report.inputs = len(dataset.videos)
@@ -102,7 +120,9 @@ def _extract_text(
         else:
             prompts[key] = video.prompt
     keys = sorted(prompts, key=lambda k: (len(prompts[k]), k))
-    profile = {"device": "cpu", "precision": "float32", **_versions("sentence-transformers", "transformers", "torch")}
+    if keys:
+        encoder.configure(resolve_compute(config.device))
+    profile = {**encoder.numerics(), **_versions("sentence-transformers", "transformers", "torch")}
     with progress(f"{name}: prompts", len(keys)) as advance:
         for start in range(0, len(keys), _TEXT_BATCH):
             batch = keys[start : start + _TEXT_BATCH]
@@ -123,33 +143,24 @@ def _extract_videos(
     log: Callable[[str], None],
 ) -> None:
     """Plan what each set lacks, run the engine over it, and route rows and failures to the sets' writers."""
-    from vqa_train.backbones import BACKBONES
     from vqa_train.engines import ENGINES
 
-    extractors = {}
-    mine: dict[str, SetWriter] = {}
-    for name in config.backbones:
-        backbone = BACKBONES.get(name)()
-        writer = _open(store, backbone, config, provenance, writers)
-        extractors[writer.set.name] = backbone
-        mine[writer.set.name] = writer
+    compute = resolve_compute(config.device, config.precision, config.batch, compiled=config.compiled)
+    extractors = build_extractors(config)
+    mine = {backbone.spec.set_name: _open(store, backbone, config, provenance, writers) for backbone in extractors}
     with HashCache() as cache:
         tasks, videos = plan_videos(dataset, mine, config, cache, log)
         log(f"{len(dataset.videos)} videos: {len(tasks)} to decode")
         if not tasks:
             return
+        configure(extractors, compute)
+        _announce(extractors, compute, len(tasks), log)
         engine: Engine = ENGINES.get(config.engine)()
-        options = EngineOptions(
-            decoder=config.decoder,
-            workers=config.workers,
-            threads=1 if config.workers else 0,
-            compute=os.cpu_count() or 1,
-            timeout_s=config.timeout_s,
-        )
-        profile = {"decoder": config.decoder, "device": "cpu", "precision": "float32", **_versions("av", "torch")}
-        with progress("videos", len(tasks)) as advance, _one_thread_per_clip():
-            for result in engine.run(tasks, extractors, options):
-                _route(result, videos[result.task.key], mine, profile)
+        common = {"decoder": config.decoder, **_versions("av", "torch", "transformers")}
+        profiles = {b.spec.set_name: {**common, **b.numerics()} for b in extractors}
+        with progress("videos", len(tasks)) as advance, one_thread_per_clip():
+            for result in engine.run(tasks, {b.spec.set_name: b for b in extractors}, engine_options(config, compute)):
+                _route(result, videos[result.task.key], mine, profiles)
                 if not result.failures:
                     # The bytes were hashed by a worker; its stat is remembered here so the next run need not.
                     cache.remember(result.task.path, result.task.key)
@@ -160,8 +171,46 @@ def _extract_videos(
         writer.flush()
 
 
+def build_extractors(config: ExtractConfig) -> list[VideoBackbone]:
+    """The video backbones of a run; a name that stands there twice is built once."""
+    from vqa_train.backbones.build import build_backbone
+
+    return [build_backbone(name, random_weights=config.random_weights) for name in dict.fromkeys(config.backbones)]
+
+
+def configure(extractors: list[VideoBackbone], compute: Compute) -> None:
+    """Tell every backbone that runs a network how to compute; the others are plain arithmetic on the CPU."""
+    from vqa_train.backbones.batched import BatchedBackbone
+
+    for extractor in extractors:
+        if isinstance(extractor, BatchedBackbone):
+            extractor.configure(compute)
+
+
+def engine_options(config: ExtractConfig, compute: Compute) -> EngineOptions:
+    """How the engine runs; to a GPU the stored planes go, half as many bytes as RGB."""
+    return EngineOptions(
+        decoder=config.decoder,
+        workers=config.workers,
+        threads=1 if config.workers else 0,
+        compute=os.cpu_count() or 1,
+        timeout_s=config.timeout_s,
+        planar=compute.device != "cpu",
+    )
+
+
+def _announce(extractors: list[VideoBackbone], compute: Compute, videos: int, log: Callable[[str], None]) -> None:
+    """Before hours on a CPU, say so."""
+    seconds = network_seconds(extractors, compute) * videos if compute.device == "cpu" else 0.0
+    if seconds > _LONG_S:
+        log(
+            f"warning: the networks will take about {in_words(seconds)} on this CPU for {videos} videos - a GPU is "
+            "a hundred times faster; --limit 10 tries a few; interrupting loses nothing"
+        )
+
+
 @contextmanager
-def _one_thread_per_clip() -> Iterator[None]:
+def one_thread_per_clip() -> Iterator[None]:
     """Cores are shared out by clip, not within one: threads that wait for each other cost more than they bring when
     decoders want the same cores, and the numbers then do not depend on how many cores there are."""
     import torch
@@ -174,9 +223,11 @@ def _one_thread_per_clip() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _route(result: TaskResult, video: Video, writers: Mapping[str, SetWriter], profile: Mapping[str, str]) -> None:
+def _route(
+    result: TaskResult, video: Video, writers: Mapping[str, SetWriter], profiles: Mapping[str, Mapping[str, str]]
+) -> None:
     for name, rows in result.rows.items():
-        writers[name].add(rows, profile)
+        writers[name].add(rows, profiles[name])
         writers[name].resolve(video.path)
     for name, (reason, message) in result.failures.items():
         writers[name].fail(failure_of(video, reason, message))

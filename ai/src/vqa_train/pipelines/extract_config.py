@@ -9,6 +9,7 @@ from typing import Any
 
 from vqa_train.core.errors import ExitCode
 from vqa_train.core.files import display_path
+from vqa_train.pipelines.compute import PrecisionChoice
 
 EXTRACT_SCHEMA = "vqa-train/extract-report/1"
 
@@ -20,7 +21,10 @@ class ExtractConfig:
     Attributes:
         dataset: manifest name or path.
         output: the store's folder.
-        backbones, text: registry names; at least one of either.
+        backbones, text: registry names, with settings where wanted (`dover++:fragments=centre`); one at least.
+        device, precision, batch, compiled: how the backbones compute (`pipelines.compute.resolve_compute`).
+        random_weights: seed of random weights in place of the real ones; for tests and benchmarks.
+        part: (i, n) takes the i-th of n parts of the videos, by their sha256; one process per GPU takes one part each.
         data_root, manifests_dir: where videos and manifests are; None as `load_dataset` finds them.
         decoder, engine: registry names.
         workers: decoding processes (0 decodes in this process, without isolation).
@@ -34,6 +38,12 @@ class ExtractConfig:
     output: Path
     backbones: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
+    device: str = "auto"
+    precision: PrecisionChoice = "auto"
+    batch: int = 0
+    compiled: bool = False
+    random_weights: int | None = None
+    part: tuple[int, int] = (0, 1)
     data_root: Path | None = None
     manifests_dir: Path | None = None
     decoder: str = "pyav"

@@ -27,7 +27,9 @@ def plan_videos(
     tasks: list[VideoTask] = []
     videos: dict[str, Video] = {}
     changed = 0
+    part, parts = config.part
     for video in dataset.videos:
+        full = config.limit is not None and len(tasks) >= config.limit
         lacking = []
         for name, writer in writers.items():
             writer.report.inputs += 1
@@ -36,7 +38,7 @@ def plan_videos(
                 writer.resolve(video.path)
             elif video.sha256 in writer.failed_keys and not config.retry_failed:
                 writer.report.skipped[writer.failed_keys[video.sha256]] += 1
-            elif config.limit is not None and len(tasks) >= config.limit:
+            elif full or int(video.sha256[:8], 16) % parts != part:
                 writer.report.left += 1
             else:
                 lacking.append(name)

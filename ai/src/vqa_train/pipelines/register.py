@@ -18,7 +18,7 @@ from vqa_train.core.files import atomic_write_bytes, display_path
 from vqa_train.core.hashing import sha256_bytes, sha256_file
 from vqa_train.core.provenance import RunProvenance, file_entry
 from vqa_train.onnx.runtime import OnnxModel
-from vqa_train.pipelines.export_backbone import export_backbone
+from vqa_train.pipelines.export_backbone import ExportedBackbone, export_backbone
 from vqa_train.pipelines.publish import CARD_FILE, HEAD_FILE, SIDECAR_FILE, publish
 from vqa_train.pipelines.score import check_head
 from vqa_train.registry.cache import LARGE_BYTES, keep
@@ -35,7 +35,7 @@ from vqa_train.registry.sidecar import (
 )
 
 _EVAL_SCHEMA = "vqa-train/eval/1"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}|unknown")
 
 
@@ -121,7 +121,9 @@ def register(config: RegisterConfig, *, log: Callable[[str], None] = lambda _: N
 
 def _check_arguments(config: RegisterConfig, name: str) -> None:
     if not _NAME.fullmatch(name):
-        raise UsageError(f"model name {name!r} is not a name", hint="letters, digits, '.', '_' and '-', at most 100")
+        raise UsageError(
+            f"model name {name!r} is not a name", hint="letters, digits, '.', '_', '+' and '-', at most 100"
+        )
     if not _COMMIT.fullmatch(config.train_commit):
         raise UsageError(
             f"--train-commit {config.train_commit!r} is not a git commit",
@@ -207,13 +209,21 @@ def _export_inputs(exported: ModelSidecar, staging: Path, log: Callable[[str], N
 
 def _export_one(item: ModelInput, staging: Path, opset: int, log: Callable[[str], None]) -> dict[str, Any]:
     label = f"{item.backbone}@{item.fingerprint[:12]}"
+    exported = export_backbone(item, staging / "backbones" / f"{label}.onnx", opset=opset)
+    return pack_backbone(exported, label, staging, log)
+
+
+def pack_backbone(exported: ExportedBackbone, label: str, staging: Path, log: Callable[[str], None]) -> dict[str, Any]:
+    """The fields of a model input about its backbone, exported to `staging`/backbones/`label`.onnx; a large one moves
+    to the cache of ONNX files."""
     file = f"backbones/{label}.onnx"
     path = staging / file
-    exported = export_backbone(item, path, opset=opset)
-    cached = exported.onnx.bytes > LARGE_BYTES
+    cached = exported.onnx.bytes > LARGE_BYTES or exported.onnx.weights is not None
     if cached:
-        kept = keep(path, exported.onnx.sha256)
-        path.unlink()
+        kept = keep(path, exported.onnx.sha256, exported.onnx.weights)
+        for large in (path, exported.onnx.weights):
+            if large is not None:
+                large.unlink()
         log(f"{label}: {exported.onnx.bytes / 1e6:.0f} MB, kept as {kept}")
     else:
         log(f"{label}: {exported.onnx.bytes / 1e6:.1f} MB")

@@ -11,8 +11,10 @@ import numpy as np
 
 from vqa_train.core.errors import ModelError, Reason, UsageError, VqaError
 from vqa_train.core.files import confined
+from vqa_train.core.hashing import sha256_file
 from vqa_train.onnx.runtime import OnnxModel
 from vqa_train.pipelines.score_graphs import Features, ModelFiles, TextGraph, VideoGraph
+from vqa_train.registry.cache import ready_models
 from vqa_train.registry.registry import ModelRegistry
 from vqa_train.registry.sidecar import SCORES, Direction, ModelInput, ModelSidecar
 
@@ -74,7 +76,8 @@ class Scorer:
     that is embedded in each backbone's graph.
 
     Args:
-        model: name of a registered model, or the path of its folder (then `registry` is the folder around it).
+        model: name of a registered model, or the path of its folder (then `registry` is the folder around it), or
+            name of a ready-made scorer that was made on this machine.
         registry: the folder that holds registry.json.
         threads: for decoding and for each graph; 0 takes all cores.
         decoder: registry name.
@@ -98,7 +101,7 @@ class Scorer:
         place = Path(model)
         if isinstance(model, Path) or len(place.parts) > 1:
             registry = place.parent
-        self.sidecar, folder = ModelRegistry(registry).find(place.name)
+        self.sidecar, folder = _find(place.name, registry)
         if self.sidecar.kind != "nr":
             raise UsageError(
                 f"model {self.sidecar.name!r} is full-reference", hint="only no-reference models score alone"
@@ -197,8 +200,24 @@ class Scorer:
         from vqa_train.video.decode import read_clips
 
         samplings = [graph.sampling for graph in self._videos.values()]
-        clips = read_clips(video, samplings, decoder=self._decoder, threads=self._threads)
+        key = _key(video) if any(graph.needs_key for graph in self._videos.values()) else ""
+        clips = read_clips(video, samplings, decoder=self._decoder, threads=self._threads, key=key)
         return {f: graph.features(views) for (f, graph), views in zip(self._videos.items(), clips, strict=True)}
+
+
+def _find(name: str, registry: Path) -> tuple[ModelSidecar, Path]:
+    """The model of the registry, or else the ready-made scorer of that name."""
+    ready = ModelRegistry(ready_models())
+    if name not in ModelRegistry(registry).models() and name in ready.models():
+        return ready.find(name)
+    return ModelRegistry(registry).find(name)
+
+
+def _key(video: Path) -> str:
+    from vqa_train.video.container import check_file
+
+    check_file(video)
+    return sha256_file(video)
 
 
 def check_head(head: OnnxModel, sidecar: ModelSidecar) -> None:

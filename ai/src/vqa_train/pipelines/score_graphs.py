@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from vqa_train.core.errors import ModelError
 from vqa_train.core.files import confined
-from vqa_train.core.hashing import sha256_bytes
+from vqa_train.core.hashing import content_draws, sha256_bytes
 from vqa_train.core.types import Clip, FeatureSpec, Sampling
 from vqa_train.onnx.runtime import FINGERPRINT_KEY, OnnxModel
 from vqa_train.registry.cache import find_cached
 from vqa_train.registry.sidecar import ModelInput, TokenizerFile
 
 Features = dict[str, NDArray[np.float32]]
+
+FRAMES, DRAWS = "frames", "draws"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,24 @@ class ModelFiles:
         return data.decode("utf-8")
 
 
+def graph_inputs(graph: OnnxModel, clip: Clip) -> dict[str, NDArray[Any]]:
+    """What a backbone's graph takes of a clip: its frames, and the numbers that its content decides.
+
+    Raises:
+        ModelError: the graph takes something else.
+    """
+    unknown = graph.inputs.keys() - {FRAMES, DRAWS}
+    if unknown or FRAMES not in graph.inputs:
+        raise ModelError(f"backbone ONNX {str(graph.path)!r} takes {sorted(graph.inputs)}, expected {FRAMES!r}")
+    inputs: dict[str, NDArray[Any]] = {FRAMES: clip.frames}
+    if DRAWS in graph.inputs:
+        (count,) = graph.inputs[DRAWS].shape
+        if not isinstance(count, int):
+            raise ModelError(f"backbone ONNX {str(graph.path)!r} does not say how many {DRAWS!r} it takes")
+        inputs[DRAWS] = content_draws(count, "draws", clip.key, clip.view)
+    return inputs
+
+
 class VideoGraph:
     """uint8 (T, H, W, 3) frames of each view to features, averaged over the views."""
 
@@ -82,7 +102,11 @@ class VideoGraph:
             raise ModelError(f"feature spec of model input {item.name!r} has no sampling")
         self.sampling: Sampling = spec.sampling
         self._graph = files.graph(item)
-        (self._input,) = self._graph.inputs
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether the bytes of the video decide something, so that their sha256 is needed."""
+        return DRAWS in self._graph.inputs or self.sampling.jitter == "content"
 
     @property
     def outputs(self) -> Sequence[str]:
@@ -91,7 +115,7 @@ class VideoGraph:
 
     def features(self, views: Sequence[Clip]) -> Features:
         """Features by output name."""
-        rows = [self._graph.run({self._input: clip.frames}) for clip in views]
+        rows = [self._graph.run(graph_inputs(self._graph, clip)) for clip in views]
         # In double precision, as the training table averages views.
         means = {name: np.stack([row[name] for row in rows]).mean(axis=0, dtype=np.float64) for name in rows[0]}
         return {name: np.asarray(mean, dtype=np.float32) for name, mean in means.items()}

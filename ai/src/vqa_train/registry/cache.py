@@ -13,25 +13,41 @@ from vqa_train.core.hashcache import cache_dir
 LARGE_BYTES = 50_000_000
 
 
+def ready_models() -> Path:
+    """Registry of the ready-made scorers, each made once per machine from its backbone's weights: <cache>/ready."""
+    return cache_dir() / "ready"
+
+
 def onnx_cache_path(sha256: str) -> Path:
     """Where the file with this hash is kept: <cache>/onnx/<sha256>.onnx."""
     return cache_dir() / "onnx" / f"{sha256}.onnx"
 
 
-def keep(source: Path, sha256: str) -> Path:
+def keep(source: Path, sha256: str, weights: Path | None = None) -> Path:
     """Copy `source`, whose bytes have this hash, into the cache; returns its place there.
+
+    Args:
+        source: the graph.
+        sha256: of its bytes.
+        weights: the file of weights beside it, which it names by name and hash; None when they are inside.
 
     Raises:
         OSError: the cache cannot be written.
     """
     target = onnx_cache_path(sha256)
+    # The graph last: where it is, all of it is.
+    if weights is not None:
+        _copy(weights, target.parent / weights.name)
+    _copy(source, target)
+    return target
 
+
+def _copy(source: Path, target: Path) -> None:
     def copy(handle: IO[bytes]) -> None:
         with source.open("rb") as data:
             shutil.copyfileobj(data, handle, 1 << 20)
 
     atomic_write(target, copy)
-    return target
 
 
 def find_cached(sha256: str, *, size: int, what: str, remedy: str) -> Path:

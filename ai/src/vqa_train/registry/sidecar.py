@@ -16,7 +16,7 @@ SIDECAR_SCHEMA = "vqa-train/model/1"
 SCORES = "scores"
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{7,40}|unknown)$")]
 Direction = Literal["higher_is_better", "lower_is_better"]
 Kind = Literal["nr", "fr"]

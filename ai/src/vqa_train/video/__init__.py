@@ -9,6 +9,7 @@ DECODERS = Registry(
     {
         "pyav": "vqa_train.video.pyav:PyavDecoder",
         "decord": "vqa_train.video.decord:DecordDecoder",
+        "nvdec": "vqa_train.video.nvdec:NvdecDecoder",
     },
     extra="backbones",
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
@@ -58,12 +59,15 @@ def check_file(path: Path) -> None:
 
 
 @contextmanager
-def open_video(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(
+    path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, hwaccel: HWAccel | None = None
+) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The opened container and its first video stream that is not cover art; FFmpeg errors inside become MediaError.
 
     Args:
         path: a local file.
         max_pixels: pictures with more pixels are refused, by us from the header and by FFmpeg from the stream.
+        hwaccel: device to decode on; None is the CPU.
 
     Raises:
         MediaError: with the reason.
@@ -73,7 +77,7 @@ def open_video(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Iterator[tup
     container: InputContainer | None = None
     try:
         # The file: prefix keeps FFmpeg from taking a name such as "concat:a|b" or "http:..." for an address.
-        container = av.open(f"file:{path.absolute()}", "r", options=options, metadata_errors="replace")
+        container = av.open(f"file:{path.absolute()}", "r", options=options, metadata_errors="replace", hwaccel=hwaccel)
         yield container, _video_stream(path, container, max_pixels)
     except FFmpegError as error:
         raise _media_error(path, error, opened=container is not None) from error

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
 from vqa_train import video
 from vqa_train.core.errors import MediaError, Reason
-from vqa_train.core.types import Clip, Sampling
+from vqa_train.core.types import Clip, Sampling, YuvFormat
 from vqa_train.video.container import DEFAULT_MAX_PIXELS, named
 from vqa_train.video.probe import VideoInfo, probe
 from vqa_train.video.sampling import select_frames
@@ -58,6 +58,26 @@ class Decoder(Protocol):
         ...
 
 
+class PlanesChangeError(Exception):
+    """Some frame's planes mean something else than the first one's, so the video must be read as RGB."""
+
+
+@runtime_checkable
+class PlaneDecoder(Decoder, Protocol):
+    """A decoder that can hand on the stored planes of a video whose `info.yuv` is set."""
+
+    def read_planes(
+        self, path: Path, info: VideoInfo, indices: NDArray[np.int64], threads: int, out: NDArray[np.uint8]
+    ) -> None:
+        """Fill `out`, uint8 (T, 3 * H / 2, W), with packed planes (`vqa_train.video.planes.pack`).
+
+        Raises:
+            MediaError: as `read`.
+            PlanesChangeError: see there.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Plan:
     """Frames to decode and who gets them.
@@ -74,6 +94,10 @@ class Plan:
         """(T, H, W, 3) of the decoded union."""
         return len(self.union), info.height, info.width, 3
 
+    def packed_shape(self, info: VideoInfo) -> tuple[int, int, int]:
+        """(T, 3 * H / 2, W) of the decoded union as planes."""
+        return len(self.union), info.height * 3 // 2, info.width
+
 
 def make_decoder(name: str) -> Decoder:
     """A decoder by its registry name.
@@ -84,14 +108,15 @@ def make_decoder(name: str) -> Decoder:
     return cast(Decoder, video.DECODERS.get(name)())
 
 
-def make_plan(path: Path, info: VideoInfo, samplings: Sequence[Sampling]) -> Plan:
-    """The frames that `samplings` want of one video.
+def make_plan(path: Path, info: VideoInfo, samplings: Sequence[Sampling], key: str = "") -> Plan:
+    """The frames that `samplings` want of one video, `key` being the sha256 of its bytes.
 
     Raises:
         MediaError: TOO_SHORT for a sampling that accepts no short video.
+        UsageError: a sampling with jitter "content", and no key.
     """
     try:
-        views = [select_frames(sampling, info.times, info.keyframes) for sampling in samplings]
+        views = [select_frames(sampling, info.times, info.keyframes, key) for sampling in samplings]
     except MediaError as error:
         raise MediaError(f"{named(path)}: {error.message}", hint=error.hint, reason=error.reason) from error
     wanted = [view for per_sampling in views for view in per_sampling]
@@ -113,26 +138,33 @@ def clip_facts(info: VideoInfo, decoder: Decoder) -> dict[str, Any]:
 
 
 def make_clips(
-    frames: NDArray[np.uint8], times: NDArray[np.float64], plan: Plan, facts: dict[str, Any]
+    frames: NDArray[np.uint8],
+    times: NDArray[np.float64],
+    plan: Plan,
+    facts: dict[str, Any],
+    key: str,
+    yuv: YuvFormat | None = None,
 ) -> list[list[Clip]]:
     """Clips per sampling and view from the decoded union.
 
     Args:
-        frames: uint8 (T, H, W, 3), frames `plan.union`.
+        frames: uint8 (T, H, W, 3), frames `plan.union`; with `yuv` their planes (T, 3 * H / 2, W).
         times: float64 (T,), their times in seconds.
         plan: who gets what.
         facts: from `clip_facts`.
+        key: sha256 of the video's bytes, "" when not known.
+        yuv: what the planes mean; None for RGB.
 
     A clip whose frames lie together in the union shares its memory; others are copies.
     """
 
-    def clip(indices: NDArray[np.int64]) -> Clip:
+    def clip(view: int, indices: NDArray[np.int64]) -> Clip:
         places = np.searchsorted(plan.union, indices)
         together = bool((np.diff(places) == 1).all())
         chosen: Any = slice(int(places[0]), int(places[-1]) + 1) if together else places
-        return Clip(frames=frames[chosen], times=times[chosen], indices=indices, **facts)
+        return Clip(frames=frames[chosen], times=times[chosen], indices=indices, key=key, view=view, yuv=yuv, **facts)
 
-    return [[clip(view) for view in per_sampling] for per_sampling in plan.views]
+    return [[clip(view, indices) for view, indices in enumerate(per_sampling)] for per_sampling in plan.views]
 
 
 def read_clips(
@@ -142,6 +174,7 @@ def read_clips(
     decoder: str = video.DEFAULT_DECODER,
     threads: int = 0,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    key: str = "",
 ) -> list[list[Clip]]:
     """Clips of one video in this process: outer list per sampling, inner per view. The file is decoded once.
 
@@ -151,16 +184,17 @@ def read_clips(
         decoder: registry name.
         threads: decoding threads; 0 is one per core.
         max_pixels: a video with larger pictures is refused.
+        key: sha256 of the file's bytes, which samplings with jitter "content" need; the clips carry it.
 
     Raises:
         MediaError: the file cannot be read; `reason` says why.
-        UsageError, DependencyError: the decoder is unknown or not installed.
+        UsageError, DependencyError: the decoder is unknown or not installed; a sampling needs a key.
     """
     reader = make_decoder(decoder)
     info = probe(path, max_pixels=max_pixels)
-    plan = make_plan(path, info, samplings)
+    plan = make_plan(path, info, samplings, key)
     frames = reader.read(path, info, plan.union, threads)
-    return make_clips(frames, info.times[plan.union], plan, clip_facts(info, reader))
+    return make_clips(frames, info.times[plan.union], plan, clip_facts(info, reader), key)
 
 
 def frames_buffer(

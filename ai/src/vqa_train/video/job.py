@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 
 from vqa_train.core.errors import MediaError, Reason, VqaError
 from vqa_train.core.hashing import sha256_file
-from vqa_train.core.types import Sampling
+from vqa_train.core.types import Sampling, YuvFormat
 from vqa_train.video.container import DEFAULT_MAX_PIXELS, check_file, named
-from vqa_train.video.decode import Decoder, Plan, clip_facts, make_plan
+from vqa_train.video.decode import Decoder, Plan, PlaneDecoder, PlanesChangeError, clip_facts, make_plan
 from vqa_train.video.probe import probe
 
 
@@ -59,13 +60,14 @@ class DecodeLimits:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What a job gives: arguments of `make_clips`, and the sha256 of the bytes."""
+    """What a job gives: the arguments of `make_clips`, of which `sha256` is the key."""
 
     sha256: str
     frames: NDArray[np.uint8]
     times: NDArray[np.float64]
     plan: Plan
     facts: dict[str, Any]
+    yuv: YuvFormat | None
 
 
 def run_job(
@@ -77,6 +79,7 @@ def run_job(
     *,
     allocate: Callable[[tuple[int, ...]], NDArray[np.uint8]],
     probed: Callable[[float], None],
+    planar: bool = False,
 ) -> Decoded:
     """Decode what `samplings` want of one file.
 
@@ -86,8 +89,9 @@ def run_job(
         decoder: what reads them.
         threads: decoding threads; 0 is one per core.
         limits: `memory_bytes` and `max_pixels` are kept here, the times by the caller.
-        allocate: makes the array that the frames go into.
+        allocate: makes the array that the frames go into; a second call replaces the first array.
         probed: told the duration in seconds once it is known.
+        planar: stored planes instead of RGB, where the decoder and the video have them.
 
     Raises:
         MediaError: with the reason; CHECKSUM_MISMATCH also when the file changes meanwhile.
@@ -105,7 +109,7 @@ def run_job(
             )
     info = probe(job.path, max_pixels=limits.max_pixels)
     probed(info.duration_s)
-    plan = make_plan(job.path, info, samplings)
+    plan = make_plan(job.path, info, samplings, sha256)
     shape = plan.shape(info)
     size = shape[0] * shape[1] * shape[2] * 3
     if size > limits.memory_bytes:
@@ -114,10 +118,17 @@ def run_job(
             f"over the limit of {limits.memory_bytes >> 20} MiB",
             reason=Reason.OUT_OF_MEMORY,
         )
-    frames = decoder.read(job.path, info, plan.union, threads, allocate(shape))
+    frames, yuv = None, None
+    if planar and info.yuv is not None and isinstance(decoder, PlaneDecoder):
+        with suppress(PlanesChangeError):
+            planes = allocate(plan.packed_shape(info))
+            decoder.read_planes(job.path, info, plan.union, threads, planes)
+            frames, yuv = planes, info.yuv
+    if frames is None:
+        frames = decoder.read(job.path, info, plan.union, threads, allocate(shape))
     if _state(job.path) != before:
         raise MediaError(f"{named(job.path)} changed while it was read", reason=Reason.CHECKSUM_MISMATCH)
-    return Decoded(sha256, frames, info.times[plan.union], plan, clip_facts(info, decoder))
+    return Decoded(sha256, frames, info.times[plan.union], plan, clip_facts(info, decoder), yuv)
 
 
 def _state(path: Path) -> tuple[int, int, int]:

@@ -17,8 +17,10 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vqa_train.core.errors import MediaError, Reason
+from vqa_train.core.types import YuvFormat
 from vqa_train.video.container import DEFAULT_MAX_PIXELS, named, open_video, read_packets
 from vqa_train.video.display import displayed_size, orientation
+from vqa_train.video.planes import yuv_format
 
 _TOLERANCE_S = 0.25
 
@@ -46,6 +48,7 @@ class VideoInfo:
         open_gop: some frame shown before a later key frame is stored after it.
         container: FFmpeg's name of the container format.
         video_streams: video streams in the file, cover art included.
+        yuv: what the stored planes mean, where they can be handed on as they are: 8-bit 4:2:0, upright, square pixels.
     """
 
     width: int
@@ -66,6 +69,7 @@ class VideoInfo:
     open_gop: bool
     container: str
     video_streams: int
+    yuv: YuvFormat | None
 
 
 @dataclass
@@ -241,6 +245,7 @@ def _info(
         open_gop=open_gop,
         container=container.format.name,
         video_streams=len(container.streams.video),
+        yuv=yuv_format(frame) if turn == (0, False) and width == frame.width else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -10,6 +11,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
@@ -19,8 +21,9 @@ from numpy.typing import NDArray
 
 from vqa_train.core.errors import MediaError, Reason
 from vqa_train.video.container import DEFAULT_MAX_PIXELS, named, open_video, read_packets
-from vqa_train.video.decode import frames_buffer
+from vqa_train.video.decode import PlanesChangeError, frames_buffer
 from vqa_train.video.display import to_display
+from vqa_train.video.planes import pack, yuv_format
 from vqa_train.video.probe import VideoInfo
 
 # Seeking costs about as much as demuxing this many packets.
@@ -54,6 +57,7 @@ class PyavDecoder:
     """See `vqa_train.video.decode.Decoder`."""
 
     name = "pyav"
+    hwaccel: HWAccel | None = None
 
     def __init__(self) -> None:
         self.version = f"{av.__version__} (FFmpeg {av.ffmpeg_version_info})"
@@ -68,26 +72,51 @@ class PyavDecoder:
     ) -> NDArray[np.uint8]:
         """See `Decoder.read`."""
         frames = frames_buffer(path, info, indices, out)
+        self._read(_RgbReading, path, info, indices, threads, frames)
+        return frames
+
+    def read_planes(
+        self, path: Path, info: VideoInfo, indices: NDArray[np.int64], threads: int, out: NDArray[np.uint8]
+    ) -> None:
+        """See `PlaneDecoder.read_planes`."""
+        self._read(_PlaneReading, path, info, indices, threads, out)
+
+    def _read(
+        self,
+        kind: type[_Reading],
+        path: Path,
+        info: VideoInfo,
+        indices: NDArray[np.int64],
+        threads: int,
+        frames: NDArray[np.uint8],
+    ) -> None:
         if len(indices) == 0:
-            return frames
+            return
         runs = plan_runs(indices, info.keyframes)
         try:
-            _Reading(path, info, indices, frames).read(runs, threads)
+            kind(path, info, indices, frames, self.hwaccel).read(runs, threads)
         except MediaError:
             whole = [Run(0, indices)]
             if [run.key for run in runs] == [0]:
                 raise
             # Some files mark frames as key frames that are none; only decoding from the start tells that from damage.
-            _Reading(path, info, indices, frames).read(whole, threads)
-        return frames
+            kind(path, info, indices, frames, self.hwaccel).read(whole, threads)
 
 
-class _Reading:
+class _Reading(ABC):
     """One pass over a file."""
 
-    def __init__(self, path: Path, info: VideoInfo, indices: NDArray[np.int64], frames: NDArray[np.uint8]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        info: VideoInfo,
+        indices: NDArray[np.int64],
+        frames: NDArray[np.uint8],
+        hwaccel: HWAccel | None,
+    ) -> None:
         self.path = path
         self.info = info
+        self.hwaccel = hwaccel
         self.frames = frames
         self.slots = {int(index): slot for slot, index in enumerate(indices)}
         self.pts: list[int] = info.pts.tolist() if info.pts is not None else []
@@ -98,9 +127,9 @@ class _Reading:
 
     def read(self, runs: list[Run], threads: int) -> None:
         max_pixels = max(DEFAULT_MAX_PIXELS, 2 * self.info.coded_width * self.info.coded_height)
-        with open_video(self.path, max_pixels) as (container, stream):
+        with open_video(self.path, max_pixels, self.hwaccel) as (container, stream):
             stream.thread_type = "AUTO"
-            stream.codec_context.thread_count = threads
+            stream.codec_context.thread_count = threads if self.hwaccel is None else 1
             if not self.pts:
                 self._read_in_order(container, stream)
                 return
@@ -184,15 +213,38 @@ class _Reading:
                 f"the picture size changes to {frame.width}x{frame.height} at frame {index}, "
                 f"expected {self.info.coded_width}x{self.info.coded_height}"
             )
+        self._store(frame, slot)
+
+    @abstractmethod
+    def _store(self, frame: av.VideoFrame, slot: int) -> None:
+        """Put a frame into its place."""
+
+    def _damaged(self, problem: str) -> MediaError:
+        return MediaError(f"{named(self.path)}: {problem}", reason=Reason.DECODE_ERROR)
+
+
+class _RgbReading(_Reading):
+    """Frames as shown, RGB."""
+
+    def _store(self, frame: av.VideoFrame, slot: int) -> None:
         try:
             # swscale's default: the matrix and range the frame is tagged with, BT.601 limited where it has no tag.
+            if frame.format.name == "nv12":
+                # As planes first, which changes no sample: swscale's other ways from NV12 to RGB round differently.
+                frame = frame.reformat(format="yuv420p")
             rgb = self.reformatter.reformat(frame, format="rgb24", threads=1)
         except FFmpegError as error:
             raise self._damaged(f"no conversion from {frame.format.name} to RGB") from error
         self.frames[slot] = to_display(rgb, self.info)
 
-    def _damaged(self, problem: str) -> MediaError:
-        return MediaError(f"{named(self.path)}: {problem}", reason=Reason.DECODE_ERROR)
+
+class _PlaneReading(_Reading):
+    """Stored planes."""
+
+    def _store(self, frame: av.VideoFrame, slot: int) -> None:
+        if yuv_format(frame) != self.info.yuv:
+            raise PlanesChangeError
+        pack(frame, self.frames[slot])
 
 
 def _all_frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vqa_train.core.errors import ConfigError, MediaError, Reason
+from vqa_train.core.errors import ConfigError, MediaError, Reason, UsageError
+from vqa_train.core.hashing import content_draws
 from vqa_train.core.types import Sampling
 
 Indices = NDArray[np.int64]
@@ -15,13 +18,14 @@ Times = NDArray[np.float64]
 _EPSILON_S = 1e-6
 
 
-def select_frames(sampling: Sampling, times: ArrayLike, keyframes: ArrayLike) -> list[Indices]:
+def select_frames(sampling: Sampling, times: ArrayLike, keyframes: ArrayLike, key: str = "") -> list[Indices]:
     """Frame indices of each view.
 
     Args:
         sampling: the positions asked for.
         times: (N,) presentation times in seconds from the first frame, ascending.
         keyframes: (K,) ascending indices of key frames; index 0 counts as one.
+        key: sha256 of the video's bytes; decides the frames where `sampling.jitter` is "content".
 
     Returns:
         `sampling.views` arrays, int64 (sampling.num_frames,), values in [0, N).
@@ -29,12 +33,33 @@ def select_frames(sampling: Sampling, times: ArrayLike, keyframes: ArrayLike) ->
     Raises:
         MediaError: TOO_SHORT, when the video has too few frames and `sampling.short` is "error".
         ConfigError: `times` is empty.
+        UsageError: `sampling.jitter` is "content" and there is no key.
     """
     at = np.asarray(times, np.float64)
     if at.ndim != 1 or len(at) == 0:
         raise ConfigError(f"frame times must be a non-empty vector, got shape {at.shape}")
     keys = np.union1d([0], np.asarray(keyframes, np.int64)).astype(np.int64)
-    return [_view(sampling, view, at, keys) for view in range(sampling.views)]
+    return [_view(sampling, view, at, keys, key) for view in range(sampling.views)]
+
+
+def segment_frames(segments: Sequence[tuple[int, int, int]], count: int, offsets: ArrayLike) -> Indices:
+    """Frames of mode `segments` of a video of `count` frames; those of `count` and more lie beyond its end.
+
+    Args:
+        segments: (parts, length, step) triples.
+        count: frames in the video.
+        offsets: (sum of parts,) frames between the start of each part and its first frame.
+
+    Returns:
+        int64 (sum of parts * length,), part after part.
+    """
+    given = iter(np.asarray(offsets, np.int64))
+    runs = [
+        part * (count // parts) + next(given) + np.arange(length) * step
+        for parts, length, step in segments
+        for part in range(parts)
+    ]
+    return np.concatenate(runs).astype(np.int64)
 
 
 def decode_cost(indices: ArrayLike, keyframes: ArrayLike) -> int:
@@ -48,9 +73,9 @@ def decode_cost(indices: ArrayLike, keyframes: ArrayLike) -> int:
     return cost
 
 
-def _view(sampling: Sampling, view: int, times: Times, keys: Indices) -> Indices:
+def _view(sampling: Sampling, view: int, times: Times, keys: Indices, key: str) -> Indices:
     count, burst = len(times), sampling.burst
-    starts = _starts(sampling, view, times)
+    starts = _starts(sampling, view, times) if sampling.segments is None else _segments(sampling, view, count, key)
     if sampling.short == "error" and int((starts + burst).max()) > count:
         raise MediaError(
             f"the video has {count} frames in {times[-1]:.3f} s, too few for {_asked(sampling)}",
@@ -68,6 +93,23 @@ def _view(sampling: Sampling, view: int, times: Times, keys: Indices) -> Indices
 def _asked(sampling: Sampling) -> str:
     details = {k: v for k, v in sampling.to_json().items() if k in ("n", "burst", "rate", "seconds", "step")}
     return f"{sampling.mode}({', '.join(f'{k}={v}' for k, v in details.items())})"
+
+
+def _segments(sampling: Sampling, view: int, count: int, key: str) -> Indices:
+    """Frames of mode `segments`, (n,), with one draw for each part whether or not there is room to move in."""
+    segments = sampling.segments or ()
+    room = np.array([count // parts - length * step for parts, length, step in segments for _ in range(parts)])
+    room = np.maximum(room, 0)
+    if sampling.jitter == "centre":
+        return segment_frames(segments, count, room // 2)
+    if not key:
+        raise UsageError(
+            "sampling with jitter 'content' takes frames by the video's sha256, and none was given",
+            hint="give the key of the video, or sample with jitter 'centre'",
+        )
+    # A draw is under 2**32 and a video has far fewer than 2**31 frames, so the product fits.
+    draws = content_draws(len(room), "segments", key, view)
+    return segment_frames(segments, count, (draws * room) >> 32)
 
 
 def _starts(sampling: Sampling, view: int, times: Times) -> Indices:

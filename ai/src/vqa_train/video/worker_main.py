@@ -56,6 +56,7 @@ class _Worker:
         self.samplings = [Sampling(**sampling) for sampling in setup["samplings"]]
         self.decoder: Decoder = make_decoder(setup["decoder"])
         self.threads = int(setup["threads"])
+        self.planar = bool(setup["planar"])
         self.folders = [Path(folder) for folder in setup["folders"]]
         self.name = str(setup["name"])
         self.limits = limits
@@ -68,6 +69,7 @@ class _Worker:
         name = f"{self.name}{self.made}"
 
         def allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+            self._forget(name)
             return share(self.folders, name, shape)
 
         try:
@@ -79,10 +81,10 @@ class _Worker:
                 self.limits,
                 allocate=allocate,
                 probed=lambda duration: self._tell(event="probed", duration_s=duration),
+                planar=self.planar,
             )
         except Exception as error:
-            for folder in self.folders:
-                (folder / name).unlink(missing_ok=True)
+            self._forget(name)
             try:
                 reason, text = failure_of(error, job.path)
             except VqaError as fatal:
@@ -97,7 +99,12 @@ class _Worker:
             "union": done.plan.union.tolist(),
             "views": [[view.tolist() for view in views] for views in done.plan.views],
             "facts": done.facts,
+            "yuv": None if done.yuv is None else vars(done.yuv),
         }
+
+    def _forget(self, name: str) -> None:
+        for folder in self.folders:
+            (folder / name).unlink(missing_ok=True)
 
     def _tell(self, **message: Any) -> None:
         # CLOCK_MONOTONIC is one clock for all processes, so the parent may read this late.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from vqa_train import video
 from vqa_train.core import errors
 from vqa_train.core.errors import Reason, VqaError
-from vqa_train.core.types import Clip, Sampling
+from vqa_train.core.types import Clip, Sampling, YuvFormat
 from vqa_train.video.container import named
 from vqa_train.video.decode import Plan, make_clips, make_decoder
 from vqa_train.video.handover import Exchange
@@ -72,6 +72,7 @@ def decode_many(
     workers: int = 1,
     threads: int = 0,
     limits: DecodeLimits | None = None,
+    planar: bool = False,
 ) -> Generator[DecodeOutcome, None, None]:
     """One outcome per job, in any order; what is in them does not depend on the order or on `workers`.
 
@@ -82,6 +83,7 @@ def decode_many(
         workers: processes; 0 decodes in this process, where a crash is a crash and no timeout holds.
         threads: decoding threads per worker; 0 divides the cores among the workers.
         limits: per video.
+        planar: hand on stored planes (`Clip.yuv`) instead of RGB where decoder and video have them.
 
     Raises:
         UsageError, DependencyError: the decoder is unknown or not installed (at once).
@@ -92,23 +94,24 @@ def decode_many(
     reader = make_decoder(decoder)
     bounds = limits or DecodeLimits()
     if workers == 0:
-        return (_decode_here(job, samplings, reader, threads, bounds) for job in jobs)
+        return (_decode_here(job, samplings, reader, threads, bounds, planar) for job in jobs)
     share = threads or max(1, (os.cpu_count() or 1) // workers)
-    return _in_workers(jobs, samplings, decoder, workers, share, bounds)
+    return _in_workers(jobs, samplings, decoder, workers, share, bounds, planar)
 
 
 def _decode_here(
-    job: DecodeJob, samplings: Sequence[Sampling], reader: Any, threads: int, limits: DecodeLimits
+    job: DecodeJob, samplings: Sequence[Sampling], reader: Any, threads: int, limits: DecodeLimits, planar: bool
 ) -> DecodeOutcome:
     def allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
         return np.empty(shape, np.uint8)
 
     try:
-        done = run_job(job, samplings, reader, threads, limits, allocate=allocate, probed=lambda _: None)
+        done = run_job(job, samplings, reader, threads, limits, allocate=allocate, probed=lambda _: None, planar=planar)
     except Exception as error:
         reason, message = failure_of(error, job.path)
         return DecodeOutcome(job, job.key, reason=reason, message=message)
-    return DecodeOutcome(job, done.sha256, make_clips(done.frames, done.times, done.plan, done.facts))
+    clips = make_clips(done.frames, done.times, done.plan, done.facts, done.sha256, done.yuv)
+    return DecodeOutcome(job, done.sha256, clips)
 
 
 def _in_workers(
@@ -118,12 +121,14 @@ def _in_workers(
     workers: int,
     threads: int,
     limits: DecodeLimits,
+    planar: bool,
 ) -> Generator[DecodeOutcome, None, None]:
     setup = {
         "samplings": [sampling.to_json() for sampling in samplings],
         "decoder": decoder,
         "threads": threads,
         "limits": vars(limits),
+        "planar": planar,
     }
     with _Pool(setup, workers, limits) as pool:
         source = iter(jobs)
@@ -233,8 +238,9 @@ class _Pool:
             [[np.array(view, np.int64) for view in views] for views in message["views"]],
         )
         frames = self._exchange.take(message["name"], message["shape"])
-        clips = make_clips(frames, np.array(message["times"], np.float64), plan, message["facts"])
-        return DecodeOutcome(job, message["sha256"], clips)
+        times, sha256 = np.array(message["times"], np.float64), str(message["sha256"])
+        yuv = YuvFormat(**message["yuv"]) if message["yuv"] else None
+        return DecodeOutcome(job, sha256, make_clips(frames, times, plan, message["facts"], sha256, yuv))
 
     def _bury(self, worker: WorkerProcess, *, timed_out: bool) -> Iterator[DecodeOutcome]:
         """End a worker; the job it was at has failed, one that waited behind it goes to another."""
