@@ -69,6 +69,16 @@ def test_masks_are_the_official_ones(case: str) -> None:
     assert gate[~mask].max() == GOLDEN[f"{case}/gate_max_unmasked"]
 
 
+def test_mini_patches_are_as_many_as_the_window_is_long() -> None:
+    windows = windows_of((8, 5, 14), shifted=False)
+    assert windows.window == (8, 5, 7)
+    assert windows.rows[0].view(8, 5, 7)[3, :, 2].tolist() == [0, 1, 2, 3, 4]
+    assert windows.columns[1].view(8, 5, 7)[3, 2].tolist() == [3, 4, 4, 5, 5, 6, 6]
+    wide = windows_of((8, 7, 20), shifted=False)
+    assert wide.padded == (8, 7, 21)
+    assert wide.columns.view(3, 8, 7, 7)[:, 0, 0].flatten().tolist() == [i for i in range(7) for _ in range(3)]
+
+
 @pytest.mark.parametrize("grid", [(16, 14, 21), (8, 7, 7)])
 def test_windows_are_cut_as_tokens_are_numbered(grid: Grid) -> None:
     x = torch.arange(2 * np.prod(grid) * 3).view(2, *grid, 3)

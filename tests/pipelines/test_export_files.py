@@ -18,7 +18,7 @@ from vqa_train.core.hashing import sha256_file
 from vqa_train.core.plugins import Registry
 from vqa_train.onnx import export
 from vqa_train.onnx.runtime import FINGERPRINT_KEY, OnnxModel
-from vqa_train.pipelines import score_ready
+from vqa_train.pipelines import export_backbone, score_ready
 from vqa_train.pipelines.export_files import ExportOptions, export_to_folder
 from vqa_train.pipelines.ready import make_ready
 from vqa_train.pipelines.score import Scorer
@@ -70,6 +70,14 @@ def test_large_weights_lie_beside_the_graph(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / weights).write_bytes(b"\0" * manifest["files"][weights]["bytes"])
     with pytest.raises(ModelError, match="expects"):
         OnnxModel(tmp_path / "tiny.onnx")
+
+
+def test_a_graph_that_differs_leaves_no_file(tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_backbone, "TOLERANCE", 0.0)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(ModelError, match="parity of 'nss.pooled' fails on probe rows"):
+        export_to_folder("nss", tmp_path / "nss.onnx", ExportOptions(), videos=[video])
+    assert set(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(

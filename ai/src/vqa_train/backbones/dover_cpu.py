@@ -38,7 +38,7 @@ def is_fast(x: Tensor) -> bool:
 
 
 def blocks(rows: int, width: int, least: int = LEAST_ROWS) -> list[slice]:
-    """Equal slices of `rows`, whose float32 tensors of `width` columns have BLOCK_BYTES or `least` rows, and some more."""
+    """Equal slices of `rows`: tensors of `width` columns have BLOCK_BYTES or `least` rows, or up to twice that."""
     count = max(1, rows // max(least, BLOCK_BYTES // (4 * width)))
     edges = [rows * i // count for i in range(count + 1)]
     return [slice(*pair) for pair in pairwise(edges)]

@@ -22,7 +22,7 @@ from vqa_train.backbones.dover_positions import (
     relative_position_index,
     windows_of,
 )
-from vqa_train.backbones.vjepa2_loop import export_loop
+from vqa_train.backbones.graph_loop import export_loop
 
 EPS = 1e-5
 DEPTHS = (2, 2, 6, 2)

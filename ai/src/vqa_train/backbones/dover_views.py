@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.onnx import is_in_onnx_export, operators
 
-from vqa_train.backbones.nss_graph import export_loop
+from vqa_train.backbones.graph_loop import export_map
 
 GRID = 7
 PATCH = 32
@@ -122,7 +122,7 @@ def resized(frames: Tensor, side: int, *, antialias: bool = False) -> Tensor:
             values = _bilinear(part, torch.arange(len(part), device=part.device), down, across, divisor=1)
         return values.round().to(torch.uint8).reshape(-1, side, side, 3)
 
-    views = export_loop(step, frames) if is_in_onnx_export() else _in_chunks(step, frames)
+    views = export_map(step, frames) if is_in_onnx_export() else _in_chunks(step, frames)
     return views.permute(3, 0, 1, 2).contiguous()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.onnx import is_in_onnx_export, operators
 
 from vqa_train.backbones.base import BackboneOptions, VideoBackbone
-from vqa_train.backbones.nss_graph import export_loop
+from vqa_train.backbones.graph_loop import export_map
 from vqa_train.backbones.nss_names import MEASURED_NAMES, PER_BURST, PER_CLIP, POOLED_NAMES, TEMPORAL_NAMES
 from vqa_train.backbones.nss_spatial import chroma_of, luma_of, spatial_features
 from vqa_train.backbones.nss_statistics import quantile
@@ -74,7 +74,7 @@ class NssBackbone(VideoBackbone):
         (given,) = inputs
         frames = given.reshape(BURSTS, BURST, given.shape[1], given.shape[2], 3)
         if is_in_onnx_export():
-            measured = export_loop(_measure, frames)
+            measured = export_map(_measure, frames)
         else:
             # Temporary planes of about _CHUNK_PIXELS stay in cache, and memory stays low.
             chunk = max(1, _CHUNK_PIXELS // max(1, frames.shape[2] * frames.shape[3]))

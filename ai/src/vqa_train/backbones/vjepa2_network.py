@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.onnx import is_in_onnx_export
 
-from vqa_train.backbones.vjepa2_loop import export_loop
+from vqa_train.backbones.graph_loop import export_loop
 from vqa_train.core.errors import DependencyError, UsageError
 
 PATCH = 16

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.onnx import is_in_onnx_export, operators
 
+from vqa_train.backbones.graph_loop import export_loop
 from vqa_train.backbones.resize import axis_weights, block_bounds, resize_window
-from vqa_train.backbones.vjepa2_loop import export_loop
 
 # The mean and standard deviation of ImageNet's red, green and blue, of values in 0..1.
 MEAN = (0.485, 0.456, 0.406)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,14 +62,17 @@ def export_to_folder(name: str, path: Path, options: ExportOptions, *, videos: S
     else:
         extractor = build_backbone(name, weights=options.weights, random_weights=options.random_weights)
         clips = [clip for video in videos for clip in _clips(extractor, video)]
-    exported = export_extractor(extractor, path, opset=options.opset, clips=clips)
-    files = [path]
-    if exported.onnx.weights is not None:
-        files.append(exported.onnx.weights)
-    if exported.tokenizer is not None:
-        tokenizer = path.with_name(f"{path.stem}.tokenizer.json")
-        atomic_write_bytes(tokenizer, exported.tokenizer)
-        files.append(tokenizer)
+    staging = path.parent / f".{path.stem}.{uuid.uuid4().hex[:8]}.staging"
+    try:
+        staging.mkdir(parents=True)
+        exported = export_extractor(extractor, staging / path.name, opset=options.opset, clips=clips)
+        if exported.tokenizer is not None:
+            atomic_write_bytes(staging / f"{path.stem}.tokenizer.json", exported.tokenizer)
+        # The graph last: where it is, all that it names is.
+        made = sorted(staging.iterdir(), key=lambda file: file.suffix == ".onnx")
+        files = [file.replace(path.parent / file.name) for file in made]
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     manifest = {
         "schema": MANIFEST_SCHEMA,
         "backbone": extractor.spec.backbone,

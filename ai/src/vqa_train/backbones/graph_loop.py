@@ -1,4 +1,4 @@
-"""A loop recorded as one ONNX Loop while exporting, so that memory does not grow with its turns."""
+"""A loop recorded as one ONNX Loop while exporting: a turn fits into cache, memory does not grow with turns."""
 
 from __future__ import annotations
 
@@ -13,13 +13,28 @@ from torch.jit._trace import TracerWarning  # torch.jit has it too, but does not
 
 
 def export_loop(step: Callable[[Tensor, Tensor, Tensor], Tensor], items: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    """`torch.cat([step(items[i : i + 1], one, other) for i in range(len(items))])` as a Loop of the graph."""
+    """`torch.cat([step(items[i : i + 1], one, other) for i in range(len(items))])` as a Loop of the graph.
+
+    Unrolled, the graph would have a copy of the step per item, and onnxruntime's start-up grows with the square of its
+    nodes; as one batch, intermediate tensors grow with the items.
+
+    Args:
+        step: (1, ...), `one` and `other` to (1, K, ...).
+        items: (N, ...).
+        one, other: the same in every turn.
+    """
     examples = tuple(given.detach().clone() for given in (items[:1], one, other))
     # Tracing state belongs to a thread: the step is traced apart from the export that is under way in this one.
     with ThreadPoolExecutor(1) as thread:
         loop: Any = thread.submit(_script_loop, step, examples).result()
     result: Tensor = loop(items, one, other)
     return result
+
+
+def export_map(step: Callable[[Tensor], Tensor], items: Tensor) -> Tensor:
+    """`export_loop` of a step that takes nothing but the item."""
+    nothing = torch.zeros(0)
+    return export_loop(lambda item, _one, _other: step(item), items, nothing, nothing)
 
 
 def _script_loop(step: Callable[[Tensor, Tensor, Tensor], Tensor], examples: tuple[Tensor, ...]) -> Any:
