@@ -238,7 +238,8 @@ def main() -> None:
         networks = [("small: 384 wide, 12 layers, 16 frames of 256", LARGE[0], SMALL)]
         note = (
             "No GPU: a small network of V-JEPA 2's layers stands in for ViT-L and ViT-g, so these are no figures of "
-            "theirs. Decoders and network share the cores here, so the rate to shards cannot reach the forward's."
+            "theirs. Decoders and network share the cores here, so the rate to shards cannot reach the forward's. The "
+            "usual path's predictor is as large as this small encoder, so the ratio is larger than it would be for ViT-L."
         )
     result: dict[str, Any] = {
         "schema": "vqa-train/bench-extract/1", "machine": describe_machine(), "note": note,

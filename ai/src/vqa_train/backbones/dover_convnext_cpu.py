@@ -86,7 +86,7 @@ def _add_frames(block: ConvNextBlock, x: list[Tensor], y: list[Tensor], team: Te
     scale = x[0].new_ones(()) if block.gamma is None else block.gamma
 
     def run(i: int) -> None:
-        rows, added = (frames.reshape(-1, frames.shape[3]) for frames in (x[i], y[i]))
+        rows, added = x[i].view(-1, x[i].shape[3]), y[i].reshape(-1, x[i].shape[3])
         for part in blocks(len(rows), block.pwconv1.out_features):
             hidden = linear(normalised(added[part], block.norm), block.pwconv1.weight, block.pwconv1.bias, gelu=True)
             rows[part].addcmul_(linear(hidden, block.pwconv2.weight, block.pwconv2.bias), scale)
