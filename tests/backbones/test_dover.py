@@ -15,8 +15,9 @@ from torch import Tensor
 
 from vqa_train.backbones.base import BackboneOptions
 from vqa_train.backbones.dover import DoverBackbone, dover, dover_mobile, dover_plus_plus, fuse
+from vqa_train.backbones.dover_network import DoverNetwork
 from vqa_train.backbones.dover_views import ALIGNED, CLIPS, DRAWS, SIDE, fragment_corners, fragments, resized
-from vqa_train.core.errors import MediaError, Reason, UsageError
+from vqa_train.core.errors import MediaError, Reason, UsageError, WeightsError
 from vqa_train.core.hashing import sha256_file
 from vqa_train.core.types import Clip, FeatureSpec
 from vqa_train.onnx.export import export_module
@@ -324,3 +325,13 @@ def test_the_graph_gives_the_features_of_every_size(mobile: DoverBackbone, tmp_p
         [expected] = mobile.extract([clip])
         for name in names:
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-5, err_msg=f"{name} of {size}")
+
+
+def test_a_changed_index_in_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    state = DoverNetwork().state_dict()
+    key = "technical_backbone.layers.2.blocks.4.attn.relative_position_index"
+    state[key] = state[key].clone()
+    state[key][391, 17] += 1
+    torch.save(state, tmp_path / "DOVER.pth")
+    with pytest.raises(WeightsError, match=r"layers\.2\.blocks\.4.*is not the index of relative positions"):
+        dover(BackboneOptions(weights=tmp_path / "DOVER.pth"))

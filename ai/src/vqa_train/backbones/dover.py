@@ -12,6 +12,7 @@ from vqa_train.backbones.base import BackboneOptions, Readout
 from vqa_train.backbones.batched import BatchedBackbone
 from vqa_train.backbones.checkpoint import load_weights
 from vqa_train.backbones.dover_network import DoverNetwork
+from vqa_train.backbones.dover_positions import relative_position_index
 from vqa_train.backbones.dover_views import (
     ALIGNED,
     CLIPS,
@@ -23,7 +24,7 @@ from vqa_train.backbones.dover_views import (
     fragments,
     resized,
 )
-from vqa_train.core.errors import MediaError, Reason, UsageError
+from vqa_train.core.errors import MediaError, Reason, UsageError, WeightsError
 from vqa_train.core.types import Clip, FeatureSpec, OutputSpec, Sampling
 
 # Setting -> values, the default first.
@@ -88,6 +89,7 @@ class DoverBackbone(BatchedBackbone):
         self.draws = 0 if self._qualivision or chosen["fragments"] == "centre" else DRAWS
         self.network = DoverNetwork(mobile=mobile).eval()
         weights = load_weights(name, self.network, options)
+        _refuse_other_indices(name, self.network)
         self.license = weights.license
         self.flops_per_clip = 0.0 if self._qualivision else _FLOPS_MOBILE if mobile else _FLOPS
         for label, values in (("mean", MEAN), ("std", STD)):
@@ -221,6 +223,17 @@ class DoverBackbone(BatchedBackbone):
         if not self.draws:
             return (frames,)
         return frames, torch.randint(0, 1 << 32, (self.draws,), generator=generator)
+
+
+def _refuse_other_indices(name: str, network: nn.Module) -> None:
+    """Checkpoints hold indices too, and all of them must be the ones that the positions follow from."""
+    expected = relative_position_index()
+    for key, found in network.named_buffers():
+        if key.endswith("relative_position_index") and not torch.equal(found, expected):
+            raise WeightsError(
+                f"weights {name!r}: {key!r} is not the index of relative positions of an 8 x 7 x 7 window",
+                hint="the file is damaged or of another network",
+            )
 
 
 class _Scores(nn.Module):

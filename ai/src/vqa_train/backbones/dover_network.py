@@ -33,8 +33,8 @@ class DoverNetwork(nn.Module):
     """Features and score maps of both branches. For inference: there is no dropout, and no drop path.
 
     Clips are normalised: RGB levels 0..255, less (123.675, 116.28, 103.53), over (58.395, 57.12, 57.375).
-    They have at least 2 frames of 32 x 32 pixels. A branch's score is the mean of its score map; the head's score of the
-    mean features would be another.
+    They have at least 2 frames of 32 x 32 pixels. A branch's score is the mean of its score map; what the head makes of
+    the mean features is another number.
 
     Args:
         mobile: DOVER-Mobile; otherwise DOVER, whose network DOVER++ shares.
