@@ -12,7 +12,7 @@ import torch
 from torch.nn.attention import SDPBackend
 
 from vqa_train.backbones.base import BackboneOptions, Compute
-from vqa_train.core.errors import MediaError, Reason, UsageError
+from vqa_train.core.errors import DeviceError, MediaError, Reason, UsageError
 from vqa_train.core.types import Clip
 from vqa_train.onnx.probes import probe_clip
 
@@ -56,6 +56,25 @@ def test_a_single_clip_that_does_not_fit_is_a_failure_with_a_way_out(backbone: A
     with pytest.raises(MediaError, match="one clip does not fit into the memory of 'cpu' - ") as caught:
         backbone.extract(clips[:1])
     assert caught.value.reason is Reason.OUT_OF_MEMORY
+
+
+def test_a_device_that_failed_is_told_from_a_clip_that_cannot_be_computed(
+    backbone: Any, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(message: str) -> None:
+        def encode(*views: torch.Tensor) -> None:
+            raise RuntimeError(message)
+
+        monkeypatch.setattr(backbone, "_network", encode)
+
+    failing("CUDA error: an illegal memory access was encountered\nCompile with ...")
+    with pytest.raises(
+        DeviceError, match=r"'cpu' failed while computing 'tiny-batched': CUDA error: an illegal.*goes on"
+    ):
+        backbone.extract(clips[:1])
+    failing("shapes do not match")
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        backbone.extract(clips[:1])
 
 
 def test_forward_of_one_clip_is_a_batch_of_one(backbone: Any, clips: list[Clip]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vqa_train.core.errors import MediaError, Reason
+from vqa_train.core.errors import DeviceError, MediaError, Reason
 from vqa_train.core.hashing import sha256_file
 from vqa_train.core.types import Clip, FeatureSpec, OutputSpec, Sampling
 from vqa_train.engines.base import BatchExtractor, EngineOptions, TaskResult, VideoTask
@@ -112,6 +112,23 @@ def test_a_clip_that_spoils_its_batch_fails_alone(tasks: list[VideoTask]) -> Non
     results = run(tasks, Poisoned(5))
     assert {name: bool(result.failures) for name, result in results.items()} == {f"{i}.mp4": i == 1 for i in range(5)}
     assert results["1.mp4"].failures["a"] == (Reason.BACKBONE_ERROR, "'1.mp4': RuntimeError: poison")
+
+
+class Lost(Batched):
+    """Its device fails at the second batch."""
+
+    def run(self, staged: Sequence[NDArray[np.float32]]) -> list[dict[str, NDArray[np.float32]]]:
+        if self.batches:
+            raise DeviceError("device lost")
+        return super().run(staged)
+
+
+def test_a_lost_device_ends_the_run_and_is_no_videos_failure(tasks: list[VideoTask]) -> None:
+    results = LocalEngine().run(tasks, {"a": Lost(1)}, EngineOptions(decoder="pyav", workers=0))
+    seen: list[TaskResult] = []
+    with pytest.raises(DeviceError, match="device lost"):
+        seen.extend(results)
+    assert not any(result.failures for result in seen)
 
 
 def test_an_error_that_is_no_exception_reaches_the_caller(tasks: list[VideoTask]) -> None:

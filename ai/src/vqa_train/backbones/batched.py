@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,10 +17,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from vqa_train.backbones.base import Compute, VideoBackbone
 from vqa_train.backbones.colour import planes_to_rgb
 from vqa_train.backbones.tuning import KERNELS, fastest_attention, fastest_batch
-from vqa_train.core.errors import MediaError, Reason, UsageError
+from vqa_train.core.errors import DeviceError, MediaError, Reason, UsageError
 from vqa_train.core.types import Clip
 
 Row = dict[str, NDArray[np.float32]]
+
+# How torch begins the message of an error after which a GPU's context is lost.
+_DEVICE_FAILURES = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS")
 
 
 @dataclass(frozen=True)
@@ -111,17 +114,39 @@ class BatchedBackbone(VideoBackbone):
 
     @torch.inference_mode()
     def stage(self, clip: Clip) -> Staged:
-        """Prepare a clip, bring it to the device and cut its views."""
+        """Prepare a clip, bring it to the device and cut its views.
+
+        Raises:
+            MediaError: the clip is not what the backbone takes.
+            DeviceError: the device failed.
+        """
         prepared = self._prepared(clip)
         device = torch.device(self._compute.device)
-        if device.type != "cuda":
-            return Staged(self._views(clip, [part.to(device) for part in prepared]))
-        if not hasattr(self._streams, "own"):
-            self._streams.own = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        stream: torch.cuda.Stream = self._streams.own
-        with torch.cuda.stream(stream):
-            views = self._views(clip, [part.pin_memory().to(device, non_blocking=True) for part in prepared])
-            return Staged(views, stream.record_event())
+        with self._watched():
+            if device.type != "cuda":
+                return Staged(self._views(clip, [part.to(device) for part in prepared]))
+            if not hasattr(self._streams, "own"):
+                self._streams.own = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            stream: torch.cuda.Stream = self._streams.own
+            with torch.cuda.stream(stream):
+                views = self._views(clip, [part.pin_memory().to(device, non_blocking=True) for part in prepared])
+                return Staged(views, stream.record_event())
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Tell a device that failed, after which every clip would, from a clip that cannot be computed."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if not any(sign in str(error) for sign in _DEVICE_FAILURES):
+                raise
+            first = str(error).strip().splitlines()[0]
+            raise DeviceError(
+                f"device {self._compute.device!r} failed while computing {self.spec.backbone!r}: {first}",
+                hint="what was committed is kept; the same command goes on from there, in a new process",
+            ) from error
 
     def _prepared(self, clip: Clip) -> tuple[Tensor, ...]:
         """The arguments of `forward`, with planes in the place of the frames where the clip has planes."""
@@ -144,13 +169,15 @@ class BatchedBackbone(VideoBackbone):
 
         Raises:
             MediaError: OUT_OF_MEMORY, a single clip does not fit.
+            DeviceError: the device failed.
         """
         rows: list[Row] = []
         waiting = list(staged)
         while waiting:
             now = waiting[: self._batch]
             try:
-                rows += self._forward(now)
+                with self._watched():
+                    rows += self._forward(now)
             except torch.OutOfMemoryError as error:
                 if len(now) == 1:
                     raise MediaError(

@@ -113,3 +113,7 @@ class RunError(VqaError):
 
 class DependencyError(VqaError):
     """An optional package that a command needs is not installed."""
+
+
+class DeviceError(VqaError):
+    """The device that computes has failed: no fault of any video, and nothing more can be computed on it."""

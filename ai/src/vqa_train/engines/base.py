@@ -43,7 +43,11 @@ class BatchExtractor(Extractor, Protocol):
         ...
 
     def run(self, staged: Sequence[Any]) -> list[dict[str, NDArray[np.float32]]]:
-        """Features of staged clips by output name, in order."""
+        """Features of staged clips by output name, in order.
+
+        Raises:
+            DeviceError: ends the run; any other error is the clips'.
+        """
         ...
 
 

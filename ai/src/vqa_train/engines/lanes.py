@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa_train.core.errors import Reason, VqaError
+from vqa_train.core.errors import DeviceError, Reason, VqaError
 from vqa_train.core.types import Clip
 from vqa_train.engines.base import BatchExtractor, Extractor, VideoTask
 from vqa_train.store.rows import FeatureRow
@@ -77,6 +77,8 @@ class ClipLane(Lane):
     def _answer(self, task: VideoTask, clips: Sequence[Clip]) -> Answer:
         try:
             outputs = self._extractor.extract(clips)
+        except DeviceError:
+            raise
         except Exception as error:
             return _failure(task, error)
         return _rows(task, clips, outputs)
@@ -132,7 +134,7 @@ class BatchLane(Lane):
         self._runner.shutdown(cancel_futures=True)
 
     def _run(self, items: Sequence[_Waiting]) -> None:
-        """Answer every item; an error nobody foresaw goes to whoever waits for the answers."""
+        """Answer every item; a failed device, or an error nobody foresaw, goes to whoever waits for the answers."""
         try:
             self._answer(items)
         except BaseException as error:
@@ -145,10 +147,14 @@ class BatchLane(Lane):
         for item in items:
             try:
                 ready.append((item, [future.result() for future in item.staged]))
+            except DeviceError:
+                raise
             except Exception as error:
                 item.answer.set_result(_failure(item.task, error))
         try:
             outputs = self._extractor.run([view for _, staged in ready for view in staged])
+        except DeviceError:
+            raise
         except Exception as error:
             if len(ready) == 1:
                 ready[0][0].answer.set_result(_failure(ready[0][0].task, error))
