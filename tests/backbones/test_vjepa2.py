@@ -106,7 +106,7 @@ def test_outputs_are_statistics_of_transformers_tokens(both: tuple[Vjepa2Backbon
     grid = tokens.reshape(2, size.frames // 2, (size.crop // 16) ** 2, size.hidden)
     expected = [tokens.mean(1), grid.mean(2), grid.std(2).mean(1)]
     found = backbone.encode(views)
-    for one, other in zip(found, expected, strict=False):
+    for one, other in zip(found[:3], expected, strict=True):
         assert one.dtype == torch.float32
         np.testing.assert_allclose(one.numpy(), other, rtol=0, atol=1e-5)
     assert tokens.std() > 0.5

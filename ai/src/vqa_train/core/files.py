@@ -6,7 +6,8 @@ import errno
 import json
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,6 +61,24 @@ def atomic_write_json(path: Path, value: Any) -> None:
 
 def _write_all(handle: IO[bytes], data: bytes) -> None:
     handle.write(data)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` for a read-modify-write; another process waits. A crash releases it.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def confined(root: Path, relative: str) -> Path:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +10,7 @@ from pydantic import ConfigDict, Field
 
 from vqa_train.core.config import StrictModel, load_json, parse
 from vqa_train.core.errors import ModelError
-from vqa_train.core.files import atomic_write_json, confined
+from vqa_train.core.files import atomic_write_json, confined, locked
 from vqa_train.core.hashing import sha256_file
 from vqa_train.core.plugins import did_you_mean
 from vqa_train.registry.sidecar import ModelName, ModelSidecar, Sha256, read_sidecar
@@ -101,15 +99,6 @@ class ModelRegistry:
         file = RegistryFile(models=dict(sorted(models.items())))
         atomic_write_json(self.path, file.model_dump(mode="json", by_alias=True))
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Hold the registry for a read-modify-write; another process waits. A crash releases the lock."""
-        import fcntl
-
-        self.root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.root / _LOCK_FILE, os.O_CREAT | os.O_RDWR, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
+        return locked(self.root / _LOCK_FILE)

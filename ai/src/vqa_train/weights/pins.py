@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from vqa_train.core.config import StrictModel, load_json, parse
-from vqa_train.core.files import atomic_write_json
+from vqa_train.core.files import atomic_write_json, locked
 from vqa_train.core.hashcache import cache_dir
 
 FOLDER_VARIABLE = "VQA_TRAIN_WEIGHTS"
@@ -79,7 +78,7 @@ class Pins:
             OSError: the folder cannot be written; the lock file is then unchanged.
             ConfigError: the lock file is not JSON or not of the schema.
         """
-        with self._locked():
+        with locked(self.folder / _GUARD):
             everything = self._read()
             mine = everything.get(name, {})
             everything[name] = {**mine, **pins} if replace else {**pins, **mine}
@@ -91,16 +90,3 @@ class Pins:
             return {}
         value = load_json(self.path, "weights lock file")
         return dict(parse(_LockFile, value, f"weights lock file {str(self.path)!r}").weights)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the file for a read-modify-write; another process waits. A crash releases the lock."""
-        import fcntl
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.folder / _GUARD, os.O_CREAT | os.O_RDWR, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
