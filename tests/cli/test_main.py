@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 COMMANDS = (
-    "datasets", "weights", "extract-features", "store", "fit", "export", "export-backbone", "eval", "register", "score",
+    "datasets", "weights", "extract-features", "import-features", "store", "fit", "export", "export-backbone", "eval",
+    "compare", "register", "score",
 )  # fmt: skip
 
 

@@ -47,9 +47,14 @@ def registry(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path
     from vqa_train.cli.register import register
 
     root = tmp_path_factory.mktemp("registry") / "model"
-    for name, text in (("video", False), ("prompted", True)):
+    kinds = {
+        "video": {},
+        "prompted": {"text": True},
+        "flexible": {"ensemble": True, "text": True, "optional_inputs": ["look", "motion", "prompt"]},
+    }
+    for name, options in kinds.items():
         register(
-            model=tiny.export_tiny(root / f"{name}.onnx", text=text),
+            model=tiny.export_tiny(root / f"{name}.onnx", **options),
             kind="nr", dataset="ladder", license="Apache-2.0", train_commit=tiny.COMMIT, registry=root,
         )  # fmt: skip
     return root
@@ -114,6 +119,46 @@ def test_output_goes_to_a_file_and_stdout_stays_empty(
     assert run(videos / "a.MP4", "--format", format_, "--output", target)[:2] == (0, "")
     text = target.read_text()
     assert json.loads(text)["counts"]["scored"] == 1 if suffix == "json" else text.startswith("video,prompt,overall")
+
+
+def test_spread_and_interval_are_in_every_form(run: Run, videos: Path, tiny: ModuleType) -> None:
+    expected = tiny.torch_outputs(videos / "a.MP4", PROMPT)
+    score, spread = expected["scores"]["overall"], expected["spread"]["overall"]
+    call = (videos / "a.MP4", "--prompt", PROMPT)
+    code, out, err = run(*call, model="flexible")
+    assert (code, "without" in err) == (0, False)
+    assert f"{score:.3f} ±{spread:.3f} [{score - 0.75:.3f}, {score + 0.75:.3f}]" in out
+    assert "[ ]: interval for 90% of labels" in out
+    report = json.loads(run(*call, "--format", "json", model="flexible")[1])
+    assert report["model"]["outputs"] == ["scores", "spread", "low", "high"]
+    assert report["model"]["level"] == 0.9
+    (result,) = report["results"]
+    assert result["spread"] == pytest.approx(expected["spread"], abs=1e-4)
+    assert result["interval"]["overall"] == pytest.approx([score - 0.75, score + 0.75], abs=1e-4)
+    assert result["interval"]["temporal"] is None
+    row = next(csv.DictReader(io.StringIO(run(*call, "--format", "csv", model="flexible")[1])))
+    assert float(row["overall_spread"]) == pytest.approx(spread, abs=1e-4)
+    assert float(row["overall_interval_low"]) == pytest.approx(score - 0.75, abs=1e-4)
+    assert (row["temporal_interval_low"], row["overall_low"]) == ("", "1")
+
+
+def test_a_model_without_them_has_no_columns_for_them(run: Run, videos: Path) -> None:
+    _, out, _ = run(videos / "a.MP4", "--format", "csv")
+    assert not [name for name in out.splitlines()[0].split(",") if "spread" in name or "interval" in name]
+    _, out, _ = run(videos / "a.MP4", "--format", "json")
+    assert json.loads(out)["model"]["level"] is None
+    _, out, _ = run(videos / "a.MP4")
+    assert "±" not in out
+
+
+def test_what_was_missing_is_said(run: Run, videos: Path) -> None:
+    code, out, err = run(videos / "a.MP4", "--format", "json", model="flexible")
+    (result,) = json.loads(out)["results"]
+    assert (code, result["missing_inputs"], result["interval"]["overall"]) == (0, ["prompt"], None)
+    assert "1 of 1 videos are scored without prompt" in err
+    _, out, _ = run(videos / "a.MP4", "--format", "csv", model="flexible")
+    assert next(csv.DictReader(io.StringIO(out)))["missing_inputs"] == "prompt"
+    assert "±" in run(videos / "a.MP4", model="flexible")[1]
 
 
 def test_a_bad_file_is_a_record_and_a_line_and_the_rest_go_on(run: Run, videos: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from vqa_train.core.errors import LabelError, ManifestError, Reason, VqaError
 from vqa_train.core.hashing import sha256_file, unit_interval
-from vqa_train.datasets.load import load_dataset
+from vqa_train.datasets.load import find_manifest, load_dataset
 from vqa_train.datasets.manifest import read_manifest, write_manifest
 from vqa_train.datasets.scan import ScanReport
 
@@ -35,6 +35,18 @@ def test_an_unknown_name_is_an_error_with_the_nearest(small: Small, tmp_path: Pa
         load_dataset("gone.yaml")
     with pytest.raises(VqaError, match="leaves its root"):
         load_dataset("../small", manifests_dir=tmp_path / "manifests")
+
+
+def test_a_store_is_looked_through_after_the_manifests(small: Small, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    inside = small(output=store / "datasets" / "small.yaml").manifest
+    assert find_manifest("small", tmp_path / "none", [store]) == inside
+    first = small(output=tmp_path / "manifests" / "small.yaml").manifest
+    assert find_manifest("small", tmp_path / "manifests", [store]) == first
+    with pytest.raises(
+        ManifestError, match=r"no dataset 'smol'.*nor is it in '.*store/datasets' - did you mean 'small'"
+    ):
+        find_manifest("smol", tmp_path / "none", [store])
 
 
 class TestDataRoot:

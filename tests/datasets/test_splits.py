@@ -12,11 +12,8 @@ from hypothesis import strategies as st
 from vqa_train.core.errors import UsageError
 from vqa_train.core.types import Video
 from vqa_train.datasets.splits import (
-    Fold,
     bytes_across_splits,
     groups_across_splits,
-    kfold_by_group,
-    leave_one_group_out,
     split_by_group,
 )
 
@@ -90,39 +87,3 @@ def test_the_same_bytes_in_two_splits() -> None:
     made = [video("a", split="train", sha256="x"), video("b", split="test", sha256="x"), video("c", sha256="x")]
     again = [video("d", split="train", sha256="y"), video("e", split="train", sha256="y")]
     assert bytes_across_splits(made + again) == [{"sha256": "x", "ids": ["a", "b"], "splits": ["test", "train"]}]
-
-
-@given(groups=st.lists(st.integers(0, 12), min_size=2, max_size=40), k=st.integers(2, 5))
-def test_k_folds_cover_everything_once_in_whole_groups(groups: list[int], k: int) -> None:
-    if len(set(groups)) < k:
-        with pytest.raises(UsageError, match="k-fold needs"):
-            list(kfold_by_group(videos(groups), k))
-        return
-    folds = list(kfold_by_group(videos(groups), k))
-    assert sorted(i for fold in folds for i in fold.test) == list(range(len(groups)))
-    for fold in folds:
-        assert sorted(fold.train + fold.test) == list(range(len(groups)))
-        assert not {groups[i] for i in fold.train} & {groups[i] for i in fold.test}
-        assert fold.test
-
-
-def test_k_folds_are_balanced_and_do_not_depend_on_order() -> None:
-    made = [video(f"v{i}") for i in range(103)]
-    folds = list(kfold_by_group(made, 5, "salt"))
-    assert sorted(len(fold.test) for fold in folds) == [20, 20, 21, 21, 21]
-    backwards = list(kfold_by_group(made[::-1], 5, "salt"))
-    assert [{made[i].id for i in fold.test} for fold in folds] == [
-        {made[::-1][i].id for i in fold.test} for fold in backwards
-    ]
-    assert [fold.test for fold in kfold_by_group(made, 5, "other")] != [fold.test for fold in folds]
-
-
-def test_leave_one_group_out() -> None:
-    made = [video("a", "y"), video("b", "x"), video("c", "y"), video("z")]
-    assert list(leave_one_group_out(made)) == [
-        Fold("x", (0, 2, 3), (1,)),
-        Fold("y", (1, 3), (0, 2)),
-        Fold("z", (0, 1, 2), (3,)),
-    ]
-    with pytest.raises(UsageError, match="at least 2 groups, got 1"):
-        list(leave_one_group_out(made[:1]))

@@ -1,10 +1,14 @@
-"""The four-parameter logistic against known curves, and what it refuses."""
+"""The four-parameter logistic against known curves and against a search by brute force, and what it refuses."""
+
+from itertools import product
 
 import numpy as np
 import pytest
-from scipy.optimize import curve_fit
+from scipy.optimize import curve_fit, minimize
+from scipy.special import expit
 
-from vqa_train.evaluation.logistic import Logistic4, LogisticFitError, fit_logistic
+from vqa_train.evaluation.curve import MappingFitError
+from vqa_train.evaluation.logistic import Logistic4, fit_logistic
 from vqa_train.evaluation.plcc import plcc
 from vqa_train.evaluation.rmse import rmse
 from vqa_train.evaluation.srocc import srocc
@@ -101,5 +105,31 @@ def test_the_order_of_the_rows_changes_no_bit_of_the_curve():
     ],
 )
 def test_what_cannot_be_fitted_is_said_and_not_papered_over(x, y, reason):
-    with pytest.raises(LogisticFitError, match=reason):
+    with pytest.raises(MappingFitError, match=reason):
         fit_logistic(list(x), list(y))
+
+
+def cases():
+    rng = np.random.default_rng(1)
+    for rows in (20, 60, 240):
+        x = rng.normal(0, 1.5, rows)
+        yield f"curve {rows}", x, CURVE(x) + rng.normal(0, 0.3, rows)
+        yield f"weak {rows}", x, x + rng.normal(0, 4, rows)
+        yield f"step {rows}", x, (x > 0.5) + rng.normal(0, 0.1, rows)
+        yield f"exponential {rows}", x, np.exp(x) + rng.normal(0, 0.2, rows)
+        yield f"ties {rows}", x.round(), (x + rng.normal(0, 0.5, rows)).round()
+
+
+@pytest.mark.parametrize(("x", "y"), [pytest.param(x, y, id=name) for name, x, y in cases()])
+def test_no_curve_of_a_brute_force_search_is_better(x, y):
+    spread = np.subtract(*np.quantile(x, [0.75, 0.25]))
+
+    def cost(parameters):
+        s = expit((x - parameters[0]) / (spread * np.exp(parameters[1])))
+        columns = np.stack([s, np.ones_like(s)], axis=1)
+        return np.mean((y - columns @ np.linalg.lstsq(columns, y, rcond=None)[0]) ** 2) / y.var()
+
+    grid = sorted(product(np.linspace(x.min(), x.max(), 20), np.log(np.geomspace(0.03, 10, 10))), key=cost)
+    bounds = [(x.min() - np.ptp(x), x.max() + np.ptp(x)), np.log([0.02, 10 * np.ptp(x) / spread])]
+    reference = min(minimize(cost, start, method="Nelder-Mead", bounds=bounds).fun for start in grid[:5])
+    assert np.mean((fit_logistic(x, y)(x) - y) ** 2) / y.var() <= reference + 1e-6

@@ -8,20 +8,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
-from sklearn.metrics import root_mean_squared_error
+from sklearn.metrics import mean_absolute_error, root_mean_squared_error
 
 from vqa_train.evaluation.krocc import krocc, krocc_resampled
+from vqa_train.evaluation.mae import mae, mae_resampled
 from vqa_train.evaluation.plcc import plcc, plcc_resampled
 from vqa_train.evaluation.rmse import rmse, rmse_resampled
 from vqa_train.evaluation.srocc import srocc, srocc_resampled
+from vqa_train.evaluation.vquala import vquala, vquala_resampled
 
 REFERENCES = [
     (srocc, lambda p, t: stats.spearmanr(p, t).statistic),
     (plcc, lambda p, t: stats.pearsonr(p, t).statistic),
     (krocc, lambda p, t: stats.kendalltau(p, t).statistic),
+    (vquala, lambda p, t: (stats.spearmanr(p, t).statistic + stats.pearsonr(p, t).statistic) / 2),
     (rmse, lambda p, t: root_mean_squared_error(t, p)),
+    (mae, lambda p, t: mean_absolute_error(t, p)),
 ]
-RESAMPLED = [(srocc, srocc_resampled), (plcc, plcc_resampled), (krocc, krocc_resampled), (rmse, rmse_resampled)]
+CORRELATIONS = REFERENCES[:4]
+RESAMPLED = [
+    (srocc, srocc_resampled),
+    (plcc, plcc_resampled),
+    (krocc, krocc_resampled),
+    (vquala, vquala_resampled),
+    (rmse, rmse_resampled),
+    (mae, mae_resampled),
+]
 
 
 def scores(seed: int, rows: int = 200, decimals: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -76,14 +88,14 @@ def test_a_resample_of_one_row_only_is_nan(resampled):
 
 
 @pytest.mark.parametrize("constant", [0.0, 3.7, 1e-300, 1e300])
-@pytest.mark.parametrize("metric", [srocc, plcc, krocc])
+@pytest.mark.parametrize("metric", [srocc, plcc, krocc, vquala])
 def test_a_collapsed_prediction_is_nan_and_not_zero(metric, constant):
     _, target = scores(0)
     assert math.isnan(metric(np.full(200, constant), target))
     assert math.isnan(metric(target, np.full(200, constant)))
 
 
-@pytest.mark.parametrize("metric", [srocc, plcc, krocc])
+@pytest.mark.parametrize("metric", [srocc, plcc, krocc, vquala])
 def test_rounding_around_a_constant_is_a_constant(metric):
     _, target = scores(0)
     noise = 3.7 + 1e-15 * np.random.default_rng(0).integers(-1, 2, 200)
@@ -93,6 +105,13 @@ def test_rounding_around_a_constant_is_a_constant(metric):
 
 def test_the_error_of_a_constant_prediction_is_a_number():
     assert rmse([3.0, 3.0], [2.0, 5.0]) == pytest.approx(math.sqrt((1 + 4) / 2))
+    assert mae([3.0, 3.0], [2.0, 5.0]) == pytest.approx((1 + 2) / 2)
+
+
+@pytest.mark.parametrize(("metric", "reference"), REFERENCES)
+def test_swapping_prediction_and_label_changes_nothing(metric, reference):
+    predicted, target = scores(0)
+    assert metric(predicted, target) == pytest.approx(metric(target, predicted), abs=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e200])
@@ -109,7 +128,7 @@ vectors = hnp.arrays(np.float64, st.integers(2, 30), elements=st.integers(-5, 5)
 def test_correlations_agree_with_scipy_on_any_small_integers(target, random):
     predicted = target.copy()
     random.shuffle(predicted)
-    for metric, reference in REFERENCES[:3]:
+    for metric, reference in CORRELATIONS:
         if len(np.unique(target)) < 2:
             assert math.isnan(metric(predicted, target))
         else:

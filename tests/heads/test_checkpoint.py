@@ -7,17 +7,23 @@ import safetensors.torch
 import torch
 
 from vqa_train.core.errors import WeightsError
-from vqa_train.heads.checkpoint import load_head, save_head
+from vqa_train.heads.checkpoint import load_ensemble, load_head, save_ensemble, save_head
 from vqa_train.heads.config import HeadConfig
+from vqa_train.heads.ensemble import Ensemble
 from vqa_train.heads.mlp import MlpHead
 
 HEADER = "vqa_train_head"
 
 
-def head() -> MlpHead:
-    made = MlpHead({"video": 4, "text": 3}, ["overall", "motion"], HeadConfig(hidden=(5,), activation="silu"))
-    made.initialise(torch.Generator().manual_seed(1))
-    return made.eval()
+def head(models: int = 1, seed: int = 1, **config) -> MlpHead:
+    config = HeadConfig(**{"hidden": (5,), "activation": "silu", **config})
+    made = MlpHead({"video": 4, "text": 3}, ["overall", "motion"], config, models=models)
+    made.initialise([torch.Generator().manual_seed(seed + i) for i in range(models)])
+    return made.requires_grad_(False).eval()
+
+
+def rows() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.ones(6, 3)
 
 
 @pytest.fixture
@@ -42,9 +48,21 @@ def test_a_head_comes_back_as_it_was(saved):
     assert meta == {"best_epoch": 3, "note": "héllo"}
     assert (loaded.inputs, loaded.targets, loaded.config) == (head().inputs, head().targets, head().config)
     assert list(loaded.inputs) == ["video", "text"]
-    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.ones(6, 3)
-    assert torch.equal(loaded(*x), head()(*x))
+    assert torch.equal(loaded(*rows()), head()(*rows()))
     assert not loaded.training
+
+
+def test_an_ensemble_of_different_networks_comes_back_as_it_was(tmp_path):
+    ensemble = Ensemble([head(3), head(seed=9, hidden=(4, 4), output="heteroscedastic")], [1.0, 3.0]).eval()
+    save_ensemble(tmp_path / "both", ensemble, {"note": 1})
+    loaded, meta = load_ensemble(tmp_path / "both")
+    assert meta == {"note": 1}
+    assert (loaded.models, loaded.member_weights) == (4, (1.0, 3.0))
+    assert [member.config for member in loaded.heads] == [member.config for member in ensemble.heads]
+    for got, expected in zip(loaded(*rows()), ensemble(*rows()), strict=True):
+        assert torch.equal(got, expected)
+    with pytest.raises(WeightsError, match="holds 2 heads"):
+        load_head(tmp_path / "both")
 
 
 def test_the_same_head_gives_the_same_bytes(saved, tmp_path):
@@ -56,11 +74,20 @@ def test_the_same_head_gives_the_same_bytes(saved, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("input_std"), "missing input_std"),
+        (lambda t: t.pop("members.0.input_std"), "missing members.0.input_std"),
         (lambda t: t.update(extra=torch.zeros(1)), "unexpected extra"),
-        (lambda t: t.update(input_std=torch.ones(9)), r"input_std is torch.float32 \(9,\), expected.*\(7,\)"),
-        (lambda t: t.update(input_std=torch.ones(7, dtype=torch.float64)), "input_std is torch.float64"),
-        (lambda t: t.update(target_mean=torch.tensor([1.0, float("nan")])), "target_mean holds NaN"),
+        (
+            lambda t: t.update({"members.0.input_std": torch.ones(1, 9)}),
+            r"input_std is torch.float32 \(1, 9\), expected.*\(1, 7\)",
+        ),
+        (
+            lambda t: t.update({"members.0.input_std": torch.ones(1, 7, dtype=torch.float64)}),
+            "input_std is torch.float64",
+        ),
+        (
+            lambda t: t.update({"members.0.target_mean": torch.tensor([[1.0, float("nan")]])}),
+            "target_mean holds NaN",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit_are_listed(saved, change, message):
@@ -72,11 +99,15 @@ def test_tensors_that_do_not_fit_are_listed(saved, change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda h: h.update(schema="vqa-train/head/2"), "malformed header.*schema"),
-        (lambda h: h["head"].update(hiden=[3]), "did you mean 'hidden'"),
-        (lambda h: h["head"].update(kind="evil"), "malformed header.*kind"),
-        (lambda h: h["head"].update(hidden=[65536, 65536, 65536]), "does not fit its network"),
-        (lambda h: h["inputs"][0].update(dim=10**12), "does not fit its network"),
+        (lambda h: h.update(schema="vqa-train/head/3"), "malformed header.*schema"),
+        (lambda h: h["members"][0]["head"].update(hiden=[3]), "did you mean 'hidden'"),
+        (lambda h: h["members"][0]["head"].update(kind="evil"), "unknown head 'evil'"),
+        (lambda h: h["members"][0]["head"].update(hidden=[65536, 65536, 65536]), "does not fit its network"),
+        (lambda h: h["members"][0].update(models=10**9), "does not fit its network"),
+        (lambda h: h["members"][0].update(weight=0), "malformed header.*weight"),
+        (lambda h: h.update(members=[]), "malformed header.*members"),
+        (lambda h: h["inputs"][0].update(shape=[10**12]), "does not fit its network"),
+        (lambda h: h["inputs"][0].update(shape=[10**6, 10**6]), "takes vectors"),
         (lambda h: h["inputs"][0].update(name="text"), "names an input twice"),
         (lambda h: h.update(targets=["a", "a"]), "distinct targets"),
         (lambda h: h.update(inputs=[]), "malformed header"),

@@ -20,7 +20,6 @@ def test_an_empty_recipe_is_the_default_one():
         ({"epoch": 3}, "unknown key 'epoch'.*did you mean 'epochs'"),
         ({"head": {"hiden": [3]}}, "unknown key 'head.hiden'.*did you mean 'hidden'"),
         ({"optimizer": {"weight_deacy": 1}}, "did you mean 'weight_decay'"),
-        ({"head": {"kind": "mpl"}}, "head.kind"),
         ({"head": {"hidden": [0]}}, "head.hidden.0"),
         ({"head": {"dropout": 1.0}}, "head.dropout"),
         ({"head": {"clip_sd": 0}}, "head.clip_sd"),
@@ -34,11 +33,26 @@ def test_an_empty_recipe_is_the_default_one():
         ({"ema": 1.0}, "ema"),
         ({"validation": {"fraction": 1.0}}, "validation.fraction"),
         ({"target_weights": {"mos": -1}}, "target_weights.mos"),
+        ({"cycles": 0}, "cycles"),
+        ({"drop_sets": 1.0}, "drop_sets"),
+        ({"scales": "linear"}, "scales"),
+        ({"head": {"output": "histogram"}}, "head.output"),
+        ({"head": {"bins": 1}}, "head.bins"),
+        ({"optimizer": {"betas": [0.9]}}, "optimizer.betas"),
     ],
 )
 def test_a_wrong_recipe_is_an_error_that_names_the_place(value, message):
     with pytest.raises(ConfigError, match=message):
         parse(TrainConfig, value, "recipe")
+
+
+def test_the_likelihood_alone_is_a_loss_for_an_output_that_has_one_but_not_for_a_point():
+    alone = {"smooth_l1": 0, "rank": 0, "plcc": 0, "likelihood": 1}
+    assert parse(TrainConfig, {"loss": alone, "head": {"output": "heteroscedastic"}}, "recipe").loss.likelihood == 1
+    with pytest.raises(ConfigError, match="at least one loss"):
+        parse(TrainConfig, {"loss": alone}, "recipe")
+    with pytest.raises(ConfigError, match="at least one loss"):
+        parse(TrainConfig, {"loss": {**alone, "likelihood": 0}, "head": {"output": "ordinal"}}, "recipe")
 
 
 def test_every_weight_of_the_recipe_is_a_registered_loss():

@@ -113,7 +113,7 @@ def test_missing_labels_are_masked_and_rows_without_any_are_counted(data, fit):
     assert not fitted.validation[:6].any()
     assert np.isfinite(predict(fitted.module, features)).all()
     train = ~fitted.validation
-    assert fitted.module.target_mean[1].item() == pytest.approx(float(np.nanmean(y[train, 1])), rel=1e-5)
+    assert fitted.module.target_mean[0, 1].item() == pytest.approx(float(np.nanmean(y[train, 1])), rel=1e-5)
 
 
 def test_broken_feature_values_and_constant_columns_are_counted_by_input(data, fit):
@@ -158,7 +158,7 @@ def test_every_option_trains(data, fit, ema, activation):
         "schedule": "constant",
         "warmup": 0.2,
         "head": {"activation": activation, "hidden": [8, 8]},
-        "loss": {"smooth_l1": 1, "rank": 1, "plcc": 1},
+        "loss": {"smooth_l1": 1, "huber": 1, "rank": 1, "plcc": 1, "srocc": 1},
     }
     history = fit(data(), config).history
     assert history[-1]["train_loss"] < history[0]["train_loss"]

@@ -127,10 +127,152 @@ def test_nan_on_both_sides_is_no_agreement(write: Callable, rows: dict) -> None:
         check_parity(torch_reference(head, NAMES), write(head), rows)
 
 
-def test_an_unknown_output_is_refused(write: Callable, rows: dict) -> None:
+def test_other_outputs_than_the_modules_are_refused(write: Callable, rows: dict) -> None:
     head = Head()
-    with pytest.raises(ModelError, match=r"no output 'quality', it has \['scores'\]"):
-        check_parity(torch_reference(head, NAMES), write(head), rows, output="quality")
+    with pytest.raises(ModelError, match=r"has outputs \['scores'\], torch gives \['quality'\]"):
+        check_parity(torch_reference(head, NAMES, ["quality"]), write(head), rows)
+
+
+class Interval(Head):
+    """Scores with an interval of `half`, missing values counted as `usual`."""
+
+    def __init__(self, half: float = 0.5, usual: float = 0.0) -> None:
+        super().__init__()
+        self.half, self.usual = half, usual
+
+    def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        filled = (torch.where(x.abs() < 1e30, x, torch.full_like(x, self.usual)) for x in (a, b))
+        scores = super().forward(*filled)
+        return scores, scores - self.half, scores + self.half
+
+
+OUTPUTS = ["scores", "low", "high"]
+
+
+@pytest.fixture
+def write_interval(tmp_path: Path) -> Callable[[nn.Module], Path]:
+    def write(module: nn.Module) -> Path:
+        export_module(
+            module, (torch.zeros(2, 2), torch.zeros(2, 3)), tmp_path / "i.onnx", input_names=NAMES,
+            output_names=OUTPUTS, dynamic_axes={n: {0: "batch"} for n in (*NAMES, *OUTPUTS)},
+        )  # fmt: skip
+        return tmp_path / "i.onnx"
+
+    return write
+
+
+def test_every_output_is_compared(write_interval: Callable, rows: dict) -> None:
+    reference = torch_reference(Interval(), NAMES, OUTPUTS)
+    report = check_parity(reference, write_interval(Interval()), rows)
+    assert [(s.name, s.output) for s in report.sets] == [
+        (name, output) for name in ("real", "random", "extremes") for output in OUTPUTS
+    ]
+    with pytest.raises(ModelError, match=r"differ by 0\.001 .*in low, allowed"):
+        check_parity(reference, write_interval(Interval(half=0.501)), rows)
+
+
+def test_missing_values_are_compared_where_they_are_inputs(write_interval: Callable, rows: dict) -> None:
+    reference = torch_reference(Interval(), NAMES, OUTPUTS)
+    report = check_parity(reference, write_interval(Interval()), rows, missing=True)
+    # Sixteen rows without a, without b, without both, and with NaN, infinity and minus infinity here and there.
+    assert {s.rows for s in report.sets if s.name == "missing"} == {6 * 16}
+    other = write_interval(Interval(usual=0.25))
+    check_parity(reference, other, rows)
+    with pytest.raises(ModelError, match="fails on missing rows"):
+        check_parity(reference, other, rows, missing=True)
+
+
+def test_missing_rows_lack_each_input_in_turn_then_all_then_parts(write_interval: Callable, rows: dict) -> None:
+    seen: dict[str, np.ndarray] = {}
+    ours = torch_reference(Interval(), NAMES, OUTPUTS)
+
+    def reference(given: dict) -> dict:
+        seen.update({name: matrix for name, matrix in given.items() if len(matrix) == 6 * 16})
+        return ours(given)
+
+    check_parity(reference, write_interval(Interval()), rows, missing=True)
+    blocks = {name: matrix.reshape(6, 16, -1) for name, matrix in seen.items()}
+    absent = {name: np.isnan(matrix).all(axis=(1, 2)).tolist() for name, matrix in blocks.items()}
+    assert absent["a"] == [True, False, True, False, False, False]
+    assert absent["b"] == [False, True, True, False, False, False]
+    assert np.isfinite(blocks["b"][0]).all()
+    for block, broken in zip(blocks["a"][3:, :, 0], (np.nan, np.inf, -np.inf), strict=True):
+        np.testing.assert_array_equal(block, np.full(16, broken))
+
+
+def test_rows_with_missing_values_give_finite_random_rows_of_the_columns_own_scale(
+    write_interval: Callable, rows: dict
+) -> None:
+    seen: dict[str, np.ndarray] = {}
+    ours = torch_reference(Interval(), NAMES, OUTPUTS)
+
+    def reference(given: dict) -> dict:
+        if len(given["a"]) == 64:
+            seen.update(given)
+        return ours(given)
+
+    rows["a"][3:6] = np.nan
+    rows["a"][0, 1] = np.inf
+    rows["b"][:, 2] = np.nan
+    check_parity(reference, write_interval(Interval()), rows)
+    assert 8 < seen["a"].mean() < 12
+    assert 1 < seen["a"].std() < 5
+    assert np.array_equal(seen["b"][:, 2], np.zeros(64))
+
+
+def test_an_input_without_any_finite_value_is_refused(write_interval: Callable, rows: dict) -> None:
+    rows["b"][:] = np.nan
+    with pytest.raises(ModelError, match="no finite value for input 'b'"):
+        check_parity(torch_reference(Interval(), NAMES, OUTPUTS), write_interval(Interval()), rows)
+
+
+def test_infinite_ends_agree_only_where_the_caller_expects_them(write_interval: Callable, rows: dict) -> None:
+    endless = Interval(half=float("inf"))
+    reference = torch_reference(endless, NAMES, OUTPUTS)
+    path = write_interval(endless)
+    check_parity(reference, path, rows, unbounded=("low", "high"))
+    for unbounded in ((), ("low",), ("high",)):
+        with pytest.raises(ModelError, match="NaN or infinite: (low|high)"):
+            check_parity(reference, path, rows, unbounded=unbounded)
+    with pytest.raises(ModelError, match="NaN or infinite: low"):
+        check_parity(reference, write_interval(Interval()), rows, unbounded=("low", "high"))
+
+
+def test_rounding_counts_by_the_scale_of_the_labels(write: Callable, rows: dict) -> None:
+    head, other = Head(), Head()
+    with torch.no_grad():
+        other.net[2].bias[1] += 1e-4
+    for floor, passes in (([1, 1], False), ([20, 1], False), ([1, 20], True), ([20, 0.01], False)):
+        reference, path = torch_reference(head, NAMES), write(other)
+        if passes:
+            check_parity(reference, path, rows, floor={"scores": np.array(floor)})
+        else:
+            with pytest.raises(ModelError, match="fails on"):
+                check_parity(reference, path, rows, floor={"scores": np.array(floor)})
+
+
+def test_on_labels_of_a_narrow_scale_a_small_difference_counts(write: Callable, rows: dict) -> None:
+    head, other = Head(scale=0.01), Head(scale=0.01)
+    with torch.no_grad():
+        other.net[2].bias[1] += 5e-4
+    reference, path = torch_reference(head, NAMES), write(other)
+    check_parity(reference, path, rows)
+    with pytest.raises(ModelError, match="fails on real rows"):
+        check_parity(reference, path, rows, floor={"scores": np.array([0.01, 0.01])})
+
+
+def test_inputs_with_time_steps_are_compared(tmp_path: Path) -> None:
+    class Steps(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x[:, 1:] - x[:, :-1]).abs().mean(dim=(1, 2)).unsqueeze(1)
+
+    export_module(
+        Steps(), torch.zeros(2, 4, 3), tmp_path / "m.onnx", input_names=["x"], output_names=["scores"],
+        dynamic_axes={n: {0: "batch"} for n in ("x", "scores")},
+    )  # fmt: skip
+    rows = {"x": np.random.default_rng(0).normal(size=(7, 4, 3)).astype(np.float32)}
+    report = check_parity(torch_reference(Steps(), ["x"]), tmp_path / "m.onnx", rows)
+    assert [s.rows for s in report.sets] == [7, 64, 5]
 
 
 def test_differences_are_absolute_up_to_one_and_relative_beyond() -> None:

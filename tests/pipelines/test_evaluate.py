@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import polars as pl
 import pytest
+import yaml
 from scipy import stats
 
 from vqa_train.core.errors import ModelError, UsageError
+from vqa_train.core.hashing import sha256_file
 from vqa_train.core.types import FeatureSpec
 from vqa_train.pipelines import fit as pipeline
 from vqa_train.pipelines.evaluate import evaluate_model
@@ -74,3 +78,77 @@ def test_changed_model_is_refused(model: Path, labelled_store: Any) -> None:
 def test_unknown_split_is_a_usage_error(model: Path, labelled_store: Any) -> None:
     with pytest.raises(UsageError, match="unknown split 'tset'"):
         evaluate(model, labelled_store, split="tset")
+
+
+def change_manifest(data: Any, **changes: Any) -> None:
+    """The dataset with other labels or settings: a column of standard deviations, another direction."""
+    manifest = yaml.safe_load(data.manifest.read_text(encoding="utf-8"))
+    table = data.manifest.parent / "set" / "labels.csv"
+    lines = table.read_text(encoding="utf-8").splitlines()
+    spread = [f"{line},{'spread' if i == 0 else 0.3 + i % 5 / 10}" for i, line in enumerate(lines)]
+    table.write_text("\n".join(spread) + "\n", encoding="utf-8")
+    manifest["labels"][0] |= {"sha256": sha256_file(table), "bytes": table.stat().st_size}
+    manifest["columns"]["std"] = {"overall": "spread"}
+    manifest["mos"] |= changes
+    data.manifest.write_text(yaml.safe_dump(manifest), encoding="utf-8")
+
+
+def test_votes_and_the_manifests_standard_deviations_give_the_uncertain_metrics(
+    model: Path, labelled_store: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="--votes needs standard deviations"):
+        evaluate(model, labelled_store, votes=20)
+    change_manifest(labelled_store)
+    result = evaluate(model, labelled_store, votes=20, predictions=tmp_path / "p.parquet", split="all", resamples=0)
+    table = pl.read_parquet(tmp_path / "p.parquet").drop_nulls("predicted_overall")
+    place = table["id"].str.slice(1).cast(pl.Int64).to_numpy() + 1
+    half = stats.t.ppf(0.975, 19) * (0.3 + place % 5 / 10) / np.sqrt(20)
+    error = np.abs(table["overall"].to_numpy().astype(float) - table["predicted_overall"].to_numpy().astype(float))
+    metrics = result.report.result("overall").metrics
+    assert 0.1 < metrics["outlier_ratio"].value < 0.9
+    assert metrics["outlier_ratio"].value == pytest.approx(np.mean(error > half))
+    assert np.isnan(result.report.result("detail").metrics["outlier_ratio"].value)
+    with pytest.raises(UsageError, match="--votes must be at least 2"):
+        evaluate(model, labelled_store, votes=1)
+
+
+def test_directions_are_those_of_the_manifest_and_the_model(model: Path, labelled_store: Any) -> None:
+    change_manifest(labelled_store, direction="lower_is_better")
+    report = evaluate(model, labelled_store, resamples=0).report
+    assert report.directions["overall"] == "lower_is_better"
+    notes = report.result("overall").notes
+    assert any("opposite sides" in note for note in notes)
+
+
+def test_another_mapping_and_groups_reach_the_report(model: Path, labelled_store: Any) -> None:
+    result = evaluate(model, labelled_store, mapping="linear", per_group=True, resamples=0)
+    groups = [entry for entry in result.report.results if entry.group is not None and entry.target == "overall"]
+    assert sum(entry.rows for entry in groups) == result.report.rows
+    assert result.report.result("overall").mapping.kind == "linear"
+    assert result.to_json()["run_provenance"]["config"]["mapping"] == "linear"
+    with pytest.raises(UsageError, match="unknown mapping"):
+        evaluate(model, labelled_store, mapping="cubic")
+
+
+def test_intervals_that_the_graph_gives_are_checked_against_the_labels(
+    model: Path, labelled_store: Any, tmp_path: Path
+) -> None:
+    assert evaluate(model, labelled_store, resamples=0).report.result("overall").intervals is None
+    graph = onnx.load(model)
+    width = onnx.numpy_helper.from_array(np.array([0.25, 0.5], np.float32), "width")
+    graph.graph.initializer.append(width)
+    for name, operator in (("low", "Sub"), ("high", "Add")):
+        graph.graph.node.append(onnx.helper.make_node(operator, ["scores", "width"], [name]))
+        graph.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, 2]))
+    onnx.save(graph, model)
+    sidecar = json.loads(model.with_suffix(".json").read_text(encoding="utf-8"))
+    sidecar["onnx"] |= {"sha256": sha256_file(model), "bytes": model.stat().st_size}
+    model.with_suffix(".json").write_text(json.dumps(sidecar), encoding="utf-8")
+    result = evaluate(model, labelled_store, split="all", predictions=tmp_path / "p.parquet", resamples=0)
+    rows = pl.read_parquet(tmp_path / "p.parquet").select("detail", "predicted_detail").drop_nulls()
+    inside = (rows["detail"] - rows["predicted_detail"]).abs() <= 0.5
+    found = result.report.result("detail").intervals
+    assert found.n == len(rows)
+    assert found.share == pytest.approx(inside.mean())
+    assert 0.2 < found.share < 1
+    assert found.mean_width == pytest.approx(1.0, rel=1e-5)

@@ -24,7 +24,7 @@ def test_run_folder_is_complete_and_learns(labelled_store: Any, tmp_path: Path) 
     result = run(labelled_store, tmp_path / "run")
     assert runs.open_run(tmp_path / "run") == result.record
     assert result.record.targets == ["overall", "detail"]
-    assert [(i.name, i.dim, i.license) for i in result.record.inputs] == [("video", 4, "CC-BY-4.0")]
+    assert [(i.name, i.dim, i.shape, i.license) for i in result.record.inputs] == [("video", 4, [4], "CC-BY-4.0")]
     assert result.record.rows["in"] == 120
     assert result.record.rows["without_features"] == 1
     assert sum(result.record.rows[s] for s in ("train", "val", "test")) == 119
@@ -68,7 +68,12 @@ def test_labels_of_test_rows_do_not_change_the_weights(labelled_store: Any, tmp_
 def test_same_config_and_features_give_the_same_bytes(labelled_store: Any, tmp_path: Path) -> None:
     run(labelled_store, tmp_path / "one")
     run(labelled_store, tmp_path / "two")
-    for name in (runs.HEAD_FILE, runs.PREDICTIONS_FILE, runs.METRICS_FILE, runs.HISTORY_FILE, runs.ROWS_FILE):
+    first, second = (json.loads((tmp_path / name / runs.RUN_FILE).read_text())["files"] for name in ("one", "two"))
+    assert first == second
+    assert set(first) == {
+        runs.HEAD_FILE, runs.PREDICTIONS_FILE, runs.METRICS_FILE, runs.HISTORY_FILE, runs.ROWS_FILE, runs.SPLITS_FILE,
+    }  # fmt: skip
+    for name in first:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
@@ -86,13 +91,13 @@ def test_non_empty_folder_is_refused_without_overwrite(labelled_store: Any, tmp_
 
 
 def test_interrupted_fit_leaves_nothing(labelled_store: Any, tmp_path: Path) -> None:
-    def stop(entry: dict[str, Any]) -> None:
+    def stop(_: str, entry: dict[str, Any]) -> None:
         if entry["epoch"] == 3:
             raise KeyboardInterrupt
 
     before = set(tmp_path.iterdir())
     with pytest.raises(KeyboardInterrupt):
-        run(labelled_store, tmp_path / "run", on_epoch=stop)
+        run(labelled_store, tmp_path / "run", options=pipeline.FitOptions(on_epoch=stop))
     assert set(tmp_path.iterdir()) == before
 
 
@@ -109,6 +114,14 @@ def test_changed_or_missing_run_files_are_refused(labelled_store: Any, tmp_path:
         runs.open_run(tmp_path / "run")
 
 
+def test_a_run_of_another_version_says_what_to_do(labelled_store: Any, tmp_path: Path) -> None:
+    run(labelled_store, tmp_path / "run")
+    path = tmp_path / "run" / runs.RUN_FILE
+    path.write_text(path.read_text().replace(runs.RUN_SCHEMA, "vqa-train/run/1", 1))
+    with pytest.raises(RunError, match=r"schema 'vqa-train/run/1', expected 'vqa-train/run/2' - fit again"):
+        runs.open_run(tmp_path / "run")
+
+
 def test_missing_mos_policies_count_rows(labelled_store: Any, tmp_path: Path) -> None:
     config = pipeline.load_fit_config(labelled_store.recipe)
     masked = run(labelled_store, tmp_path / "mask").metrics["train"].result("detail")
@@ -120,13 +133,13 @@ def test_missing_mos_policies_count_rows(labelled_store: Any, tmp_path: Path) ->
 
 def test_unknown_target_feature_and_output_are_named(labelled_store: Any, tmp_path: Path) -> None:
     config = pipeline.load_fit_config(labelled_store.recipe)
-    with pytest.raises(ConfigError, match=r"no target 'ovrall'.*overall, detail"):
+    with pytest.raises(ConfigError, match=r"dataset 'set' has no target 'ovrall'.*overall, detail"):
         run(labelled_store, tmp_path / "r", config=config.model_copy(update={"targets": ["ovrall"]}))
     bad = {"video": pipeline.FeatureInput(set="dover")}
     with pytest.raises(StoreError, match="no feature set 'dover'"):
         run(labelled_store, tmp_path / "r", config=config.model_copy(update={"features": bad}))
     temporal = {"video": pipeline.FeatureInput(set="fake", output="temporal")}
-    with pytest.raises(ConfigError, match="a head takes vectors"):
+    with pytest.raises(ConfigError, match="takes vectors"):
         run(labelled_store, tmp_path / "r", config=config.model_copy(update={"features": temporal}))
     assert not (tmp_path / "r").exists()
 

@@ -16,11 +16,12 @@ import torch
 from vqa_train import backbones
 from vqa_train.core.errors import ModelError, UsageError
 from vqa_train.core.hashing import sha256_file
+from vqa_train.core.types import FeatureSpec
 from vqa_train.onnx.runtime import FINGERPRINT_KEY, OnnxModel
 from vqa_train.pipelines import publish
 from vqa_train.pipelines.register import RegisterConfig, register
 from vqa_train.registry.registry import ModelRegistry
-from vqa_train.registry.sidecar import ModelSidecar, read_sidecar, write_sidecar
+from vqa_train.registry.sidecar import GoldenRows, ModelSidecar, read_sidecar, write_sidecar
 from vqa_train.scoring import Scorer
 
 TESTS = Path(__file__).parents[1]
@@ -211,6 +212,67 @@ def test_golden_rows_are_replayed(exported: Path, put: Callable[..., ModelSideca
         put(exported)
     edit(sidecar, golden_rows=golden.model_copy(update={"scores": [], "inputs": {}}))
     with pytest.raises(ModelError, match="no golden rows"):
+        put(exported)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda g: g.update(outputs={**g["outputs"], "spread": [[0.5, 0.5]] * 6}), "fails on golden rows.*in spread"),
+        (lambda g: g.update(outputs={**g["outputs"], "low": [[None, None]] * 6}), "NaN or infinite: low"),
+        (lambda g: g.update(outputs={k: v for k, v in g["outputs"].items() if k != "low"}), "golden rows of"),
+        (lambda g: g["inputs"].update(look=[[0.1] * 4] * 6), "golden rows that do not fit its inputs"),
+    ],
+)
+def test_golden_rows_of_every_output_are_replayed(
+    tiny: ModuleType, root: Path, put: Callable[..., ModelSidecar], change: Callable[[dict], None], message: str
+) -> None:
+    exported = tiny.export_tiny(root / "m.onnx", ensemble=True)
+    sidecar = exported.with_suffix(".json")
+    golden = read_sidecar(sidecar).golden_rows.model_dump()
+    change(golden)
+    edit(sidecar, golden_rows=GoldenRows(**golden))
+    with pytest.raises(ModelError, match=message):
+        put(exported)
+
+
+def test_a_graph_whose_interval_has_another_width_than_the_sidecar_says_is_refused(
+    tiny: ModuleType, root: Path, put: Callable[..., ModelSidecar], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metadata and golden rows that agree with each other do not help: the rows are as wide as the graph makes them."""
+    honest = tiny.make_ensemble
+
+    def wide(*, text: bool) -> torch.nn.Module:
+        graph = honest(text=text)
+        graph.half_width[0] = 0.8
+        return graph
+
+    monkeypatch.setattr(tiny, "make_ensemble", wide)
+    with pytest.raises(ModelError, match=r"fails on golden rows: .* differ by 0\.05 .* in low"):
+        put(tiny.export_tiny(root / "m.onnx", ensemble=True))
+
+
+def test_an_ensemble_is_registered_with_all_that_its_sidecar_says(
+    tiny: ModuleType, root: Path, put: Callable[..., ModelSidecar]
+) -> None:
+    put(tiny.export_tiny(root / "m.onnx", ensemble=True))
+    sidecar, _ = ModelRegistry(root).find("m")
+    assert sidecar.output_names == ["scores", "spread", "low", "high"]
+    assert sidecar.calibration == tiny.CALIBRATION
+    card = (root / "m" / "README.md").read_text()
+    for text in ("weighted mean of 3 heads", "hold 90% of new labels", "| `overall` | 0.75 | 40 | 0.900 of 40 |"):
+        assert text in card
+    assert "| `temporal` | none | 3 |  | 3 residuals are too few |" in card
+
+
+def test_a_model_of_imported_features_is_not_registered(
+    tiny: ModuleType, exported: Path, put: Callable[..., ModelSidecar]
+) -> None:
+    first, second = read_sidecar(exported.with_suffix(".json")).inputs
+    spec = FeatureSpec.from_json({**first.spec, "preprocessing": {"imported": {"file": "f.csv"}}})
+    item = first.model_copy(update={"spec": spec.to_json(), "fingerprint": spec.fingerprint})
+    edit(exported.with_suffix(".json"), inputs=[item, second])
+    with pytest.raises(UsageError, match=r"takes imported features \(look\)"):
         put(exported)
 
 

@@ -55,10 +55,17 @@ def config(tiny: ModuleType, model: Path, registry: Path) -> RegisterConfig:
 
 @pytest.fixture(scope="module")
 def pristine(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry with `video` (frames only) and `prompted` (frames and text)."""
+    """A registry with `video` (frames only), `prompted` (frames and text), `sure` (an ensemble with an interval for
+    one target) and `flexible` (the same with a text that may be absent)."""
     root = tmp_path_factory.mktemp("registry") / "model"
-    for name, text in (("video", False), ("prompted", True)):
-        register(config(tiny, tiny.export_tiny(root / f"{name}.onnx", text=text), root))
+    kinds = {
+        "video": {},
+        "prompted": {"text": True},
+        "sure": {"ensemble": True},
+        "flexible": {"ensemble": True, "text": True, "optional_inputs": ["look", "motion", "prompt"]},
+    }
+    for name, options in kinds.items():
+        register(config(tiny, tiny.export_tiny(root / f"{name}.onnx", **options), root))
     return root
 
 
@@ -102,6 +109,42 @@ def test_scores_with_a_prompt_equal_what_torch_computes(tiny: ModuleType, pristi
     assert scorer.score(clip, PROMPT).scores == pytest.approx(tiny.torch_scores(clip, PROMPT), abs=1e-4)
     other = scorer.score(clip, "a slow dog").scores
     assert other["overall"] != pytest.approx(tiny.torch_scores(clip, PROMPT)["overall"], abs=1e-3)
+
+
+def test_a_plain_head_states_neither_spread_nor_interval(pristine: Path, clip: Path) -> None:
+    score = Scorer("video", registry=pristine).score(clip)
+    assert score.spread == score.interval == {"overall": None, "temporal": None}
+    assert (score.level, score.missing) == (None, ())
+
+
+def test_an_ensemble_states_spread_and_interval_as_torch_does(tiny: ModuleType, pristine: Path, clip: Path) -> None:
+    score = Scorer("sure", registry=pristine).score(clip)
+    expected = tiny.torch_outputs(clip)
+    assert score.scores == pytest.approx(expected["scores"], abs=1e-4)
+    assert score.spread == pytest.approx(expected["spread"], abs=1e-4)
+    assert min(expected["spread"].values()) > 0.005
+    overall = expected["scores"]["overall"]
+    assert score.interval["overall"] == pytest.approx((overall - 0.75, overall + 0.75), abs=1e-4)
+    assert score.interval["temporal"] is None  # too few residuals: unbounded
+    assert (score.level, score.missing) == (0.9, ())
+
+
+def test_a_model_that_survives_without_its_text_scores_without_a_prompt(
+    tiny: ModuleType, pristine: Path, clip: Path
+) -> None:
+    scorer = Scorer("flexible", registry=pristine)
+    assert scorer.takes_prompt
+    assert not scorer.needs_prompt
+    without, given = scorer.score(clip), scorer.score(clip, PROMPT)
+    assert without.scores == pytest.approx(tiny.torch_outputs(clip, without_prompt=True)["scores"], abs=1e-4)
+    assert given.scores == pytest.approx(tiny.torch_outputs(clip, PROMPT)["scores"], abs=1e-4)
+    assert without.scores["overall"] != pytest.approx(given.scores["overall"], abs=1e-3)
+    assert (without.missing, without.prompt) == (("prompt",), None)
+    assert (given.missing, given.prompt) == ((), PROMPT)
+    # Calibrated on whole rows, so nothing is claimed of one that lacks an input.
+    assert (without.interval["overall"], without.level) == (None, None)
+    assert given.interval["overall"] is not None
+    assert without.spread["overall"] is not None
 
 
 @pytest.mark.parametrize(("model", "prompt"), [("video", None), ("prompted", PROMPT)])
@@ -228,12 +271,41 @@ def test_a_backbone_that_computes_other_features_is_refused(root: Path) -> None:
         (lambda v: v["inputs"].pop(), "says inputs"),
         (lambda v: v["inputs"][1].update(output="absent"), "no output 'absent'"),
         (lambda v: v["inputs"][1].update(dim=6), r"says dimensions of input 'motion' \[6\]"),
+        (lambda v: v["inputs"][1].update(dim=5, shape=[2, 5]), r"says dimensions of input 'motion' \[2, 5\]"),
+        (lambda v: v.update(output_names=["scores", "spread"]), r"says outputs \['scores', 'spread'\], .*\['scores'\]"),
     ],
 )
 def test_a_sidecar_of_another_graph_is_refused(root: Path, edit: Callable[[dict], None], message: str) -> None:
     rewrite_sidecar(root, "video", edit)
     with pytest.raises(VqaError, match=message):
         Scorer("video", registry=root)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda v: v["calibration"].update(level=0.95), r"says intervals .*0\.95.*has .*0\.9,"),
+        (lambda v: v["calibration"]["targets"]["overall"].update(half_width=0.1), "says intervals .*0.1.*has .*0.75"),
+        (lambda v: v["calibration"]["targets"]["temporal"].update(half_width=0.1), "says intervals .*temporal"),
+        (lambda v: v.update(output_names=["scores", "low", "high"]), "says outputs"),
+        (lambda v: v.update(output_names=["scores"], calibration=None), "says outputs"),
+    ],
+)
+def test_a_sidecar_that_claims_other_intervals_than_the_graphs_is_refused(
+    root: Path, edit: Callable[[dict], None], message: str
+) -> None:
+    rewrite_sidecar(root, "sure", edit)
+    with pytest.raises(ModelError, match=message):
+        Scorer("sure", registry=root)
+
+
+def test_a_spread_that_is_no_number_is_no_score(pristine: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = Scorer("sure", registry=pristine)
+    run = scorer._head.run
+    monkeypatch.setattr(scorer._head, "run", lambda rows: {**run(rows), "spread": np.full((1, 2), np.nan)})
+    with pytest.raises(ModelError, match="gave spread") as caught:
+        scorer.score(clip)
+    assert caught.value.reason == Reason.NON_FINITE
 
 
 def test_a_head_with_fewer_scores_than_targets_is_refused(root: Path) -> None:

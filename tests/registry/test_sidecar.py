@@ -153,6 +153,124 @@ def test_identity_ignores_when_and_where_it_was_made() -> None:
     assert ModelSidecar(**registered(license="X")).identity() != one.identity()
 
 
+INTERVAL = {"half_width": 0.5, "n": 30, "coverage": 0.93, "coverage_n": 30, "note": None}
+CALIBRATION = {"level": 0.9, "method": "cross", "targets": {"overall": INTERVAL}}
+SURE = {"output_names": ["scores", "spread", "low", "high"], "calibration": CALIBRATION}
+PROTOCOL = {
+    "protocol": {"kind": "repeated"},
+    "splits_sha256": "d" * 64,
+    "folds": 100,
+    "metrics": {
+        "overall": {"srocc": {"median": 0.8, "std": 0.02, "n": 100}, "plcc": {"median": 0.9, "std": None, "n": 1}}
+    },
+    "warnings": ["rows of one scene are on both sides"],
+}
+MEMBERS = [
+    {"name": "mlp", "kind": "mlp", "models": 5, "weight": 0.75},
+    {"name": "kernel", "kind": "kernel_ridge", "models": 1, "weight": 0.25},
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"output_names": ["scores", "low", "high"]}, "calibration has no intervals"),
+        ({"calibration": CALIBRATION}, "calibration has intervals"),
+        ({"output_names": ["spread", "scores"]}, "output_names must be one of"),
+        ({"output_names": ["scores", "low"]}, "output_names must be one of"),
+        ({**SURE, "calibration": {**CALIBRATION, "targets": {"other": INTERVAL}}}, "calibration has .*other"),
+        ({**SURE, "calibration": {**CALIBRATION, "level": 1}}, "level"),
+        (
+            {**SURE, "calibration": {**CALIBRATION, "targets": {"overall": {**INTERVAL, "half_width": -1}}}},
+            "half_width",
+        ),
+        ({"output_names": ["scores", "low", "high"], "calibration": {**CALIBRATION, "normalised": True}}, "the spread"),
+        ({"optional_inputs": ["text"]}, "no inputs"),
+    ],
+)
+def test_claims_about_certainty_that_contradict_each_other_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ModelSidecar(**value(**changes))
+
+
+def test_an_interval_without_a_width_needs_no_output() -> None:
+    unbounded = {**CALIBRATION, "targets": {"overall": {**INTERVAL, "half_width": None, "note": "too few"}}}
+    sidecar = ModelSidecar(**value(calibration=unbounded))
+    assert sidecar.calibration is not None
+    assert not sidecar.calibration.bounded
+    assert "| `overall` | none | 30 |  | too few |" in render_card(sidecar)
+
+
+def test_a_file_from_before_the_optional_fields_reads_and_is_written_without_them(tmp_path: Path) -> None:
+    old = json.loads((Path(__file__).parent / "data" / "model-1.json").read_text())
+    sidecar = read_sidecar(Path(__file__).parent / "data" / "model-1.json")
+    assert (sidecar.output_names, sidecar.calibration, sidecar.members) == (["scores"], None, None)
+    assert sidecar.inputs[0].dims == (3,)
+    write_sidecar(tmp_path / "m.json", sidecar)
+    assert json.loads((tmp_path / "m.json").read_text()) == old
+
+
+def test_an_input_with_time_steps_says_its_shape() -> None:
+    spec = FeatureSpec.from_json({**SPEC.to_json(), "outputs": [{"name": "steps", "shape": [4, 3]}]})
+    item = {**value()["inputs"][0], "fingerprint": spec.fingerprint, "spec": spec.to_json(), "output": "steps"}
+    sidecar = ModelSidecar(**value(inputs=[{**item, "shape": [4, 3]}]))
+    assert sidecar.inputs[0].dims == (4, 3)
+    assert sidecar.inputs[0].feature_spec() == spec
+    assert "| 4x3 |" in render_card(sidecar)
+    with pytest.raises(ModelError, match=r"claims dim \[3\], its feature spec has \[4, 3\]"):
+        ModelSidecar(**value(inputs=[item])).inputs[0].feature_spec()
+    with pytest.raises(ValidationError, match="does not end in dim 3"):
+        ModelSidecar(**value(inputs=[{**item, "shape": [3, 4]}]))
+
+
+@pytest.mark.parametrize(
+    ("modalities", "optional", "needed"),
+    [
+        (["video"], None, False),
+        (["video", "text"], None, True),
+        (["video", "text"], ["video0"], True),
+        (["video", "text"], ["text1"], False),
+        (["video", "text", "text"], ["text1"], True),
+        (["video", "text", "text"], ["text1", "text2"], False),
+        (["text"], ["text0"], True),  # nothing would be left
+    ],
+)
+def test_a_prompt_is_needed_unless_every_text_may_be_absent(
+    modalities: list[str], optional: list[str] | None, needed: bool
+) -> None:
+    inputs = [{**value()["inputs"][0], "name": f"{m}{i}", "modality": m} for i, m in enumerate(modalities)]
+    assert ModelSidecar(**value(inputs=inputs, optional_inputs=optional)).needs_prompt is needed
+
+
+def test_the_card_shows_members_results_and_intervals() -> None:
+    card = render_card(ModelSidecar(**value(**SURE, members=MEMBERS, protocol=PROTOCOL)))
+    for line in (
+        "The score is the weighted mean of 6 heads.",
+        "| `mlp` | mlp | point | 5 | 0.75 |",
+        "by `repeated`: median ± standard deviation over 100 folds",
+        "| srocc | 0.800 ± 0.020 |",
+        "| plcc | 0.900 |",
+        "- rows of one scene are on both sides",
+        "is to hold 90% of new labels",
+        "| `overall` | 0.5 | 30 | 0.930 of 30 |  |",
+    ):
+        assert line in card
+    assert "has not been evaluated" not in card
+    normalised = {**CALIBRATION, "normalised": True}
+    assert "0.5 x spread" in render_card(ModelSidecar(**value(**{**SURE, "calibration": normalised})))
+
+
+def test_the_card_says_on_which_scale_the_scores_of_several_datasets_are() -> None:
+    scale = {"kind": "affine", "slope": 1.25, "offset": -0.5, "label_mean": 50.0, "label_std": 12.0}
+    card = render_card(
+        ModelSidecar(
+            **value(dataset={"name": "a"}, datasets=[{"name": "a"}, {"name": "b"}], scales={"b": {"overall": scale}})
+        )
+    )
+    assert "Fitted beside it on `b`; scores are on the scale of `a`." in card
+    assert "| `b` | `overall` | affine | 1.250 | -0.500 |" in card
+
+
 def test_the_card_survives_pipes_and_says_where_a_large_backbone_is() -> None:
     large = {**value()["inputs"][0], "backbone_onnx": {**BACKBONE, "file": None, "cached": True, "bytes": 90_000_000}}
     licenses = {"dataset d": "see | terms"}

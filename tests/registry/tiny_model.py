@@ -15,12 +15,18 @@ from vqa_train.backbones.text import SentenceEncoder
 from vqa_train.backbones.text_folder import TextModel
 from vqa_train.core.hashing import sha256_json
 from vqa_train.core.types import FeatureSpec, OutputSpec, Sampling
+from vqa_train.heads.base import ScalingStatistics
+from vqa_train.heads.config import HeadConfig
+from vqa_train.heads.ensemble import Ensemble
+from vqa_train.heads.graph import ScoringGraph
+from vqa_train.heads.mlp import MlpHead
 from vqa_train.onnx.export import export_module
 from vqa_train.onnx.parity import check_parity, torch_reference
-from vqa_train.onnx.runtime import OnnxModel
+from vqa_train.pipelines.export import golden_rows
+from vqa_train.registry.facts import Calibration, MemberFacts, TargetInterval
 from vqa_train.registry.sidecar import (
+    INTERVAL_KEY,
     DatasetRef,
-    GoldenRows,
     ModelInput,
     ModelSidecar,
     OnnxFile,
@@ -34,6 +40,14 @@ BUILTIN_TEXT = {"tiny-text": "tiny_model:tiny_text"}
 TARGETS = ["overall", "temporal"]
 TEXT_DIM = 32
 COMMIT = "0123abc"
+CALIBRATION = Calibration(
+    level=0.9,
+    method="cross",
+    targets={
+        "overall": TargetInterval(half_width=0.75, n=40, coverage=0.9, coverage_n=40),
+        "temporal": TargetInterval(half_width=None, n=3, coverage=None, coverage_n=0, note="3 residuals are too few"),
+    },
+)
 
 
 class TinyBackbone(VideoBackbone):
@@ -115,23 +129,47 @@ def make_head(*, text: bool) -> TinyHead:
     return TinyHead(10 + TEXT_DIM * text)
 
 
-def export_tiny(path: Path, *, text: bool = False, random: bool = False, **changes: Any) -> Path:
+def make_ensemble(*, text: bool) -> ScoringGraph:
+    """Three small networks that differ; `overall` has an interval, `temporal` has none."""
+    inputs = {"look": 5, "motion": 5, **({"prompt": TEXT_DIM} if text else {})}
+    columns = sum(inputs.values())
+    head = MlpHead(inputs, TARGETS, HeadConfig(hidden=(6,)), models=3)
+    head.initialise([torch.Generator().manual_seed(seed) for seed in range(3)])
+    one = ScalingStatistics(
+        input_mean=np.full(columns, 0.1, np.float32),
+        input_std=np.full(columns, 0.2, np.float32),
+        input_varies=np.ones(columns, np.bool_),
+        target_mean=np.full(2, 3, np.float32),
+        target_std=np.full(2, 0.8, np.float32),
+        target_min=np.full(2, 1, np.float32),
+        target_max=np.full(2, 5, np.float32),
+    )
+    head.set_statistics([one] * 3)
+    return ScoringGraph(Ensemble([head]).eval(), CALIBRATION.half_widths).eval()
+
+
+def export_tiny(
+    path: Path, *, text: bool = False, random: bool = False, ensemble: bool = False, **changes: Any
+) -> Path:
     """NAME.onnx and NAME.json, as `export` writes them; `changes` go into the sidecar."""
     chosen = backbones(text=text, random=random)
     dims = {name: extractor.spec.output(output).shape[0] for name, (extractor, output) in chosen.items()}
-    head = make_head(text=text)
+    head = make_ensemble(text=text) if ensemble else make_head(text=text)
+    outputs = make_ensemble(text=text).output_names if ensemble else ("scores",)
     exported = export_module(
         head,
         tuple(torch.zeros(2, dim) for dim in dims.values()),
         path,
         input_names=list(dims),
-        output_names=["scores"],
-        dynamic_axes={name: {0: "batch"} for name in (*dims, "scores")},
+        output_names=list(outputs),
+        dynamic_axes={name: {0: "batch"} for name in (*dims, *outputs)},
+        metadata={INTERVAL_KEY: CALIBRATION.in_graph()} if ensemble else None,
     )
     rng = np.random.default_rng(1)
     rows = {name: rng.normal(0, 0.3, (6, dim)).astype(np.float32) for name, dim in dims.items()}
-    parity = check_parity(torch_reference(head, list(dims)), path, rows)
-    scores = OnnxModel(path).run(rows)["scores"]
+    parity = check_parity(
+        torch_reference(head, list(dims), outputs), path, rows, missing=ensemble, unbounded=("low", "high")
+    )
     inputs = [
         ModelInput(
             name=name,
@@ -159,9 +197,10 @@ def export_tiny(path: Path, *, text: bool = False, random: bool = False, **chang
         "inherited_licenses": {"dataset ladder": "CC0-1.0", **{f"features {i.backbone}": i.license for i in inputs}},
         "descends_from_random_weights": random,
         "parity": parity.to_json(),
-        "golden_rows": GoldenRows(
-            inputs={name: m.astype(float).tolist() for name, m in rows.items()}, scores=scores.astype(float).tolist()
-        ),
+        "golden_rows": golden_rows(path, rows, tolerance=1e-5),
+        "output_names": list(outputs),
+        "calibration": CALIBRATION if ensemble else None,
+        "members": [MemberFacts(name="head", kind="mlp", models=3, weight=1)] if ensemble else None,
         "run_provenance": {"entrypoint": "fit"},
     }
     write_sidecar(sidecar_path(path), ModelSidecar(**{**fields, **changes}))
@@ -170,6 +209,28 @@ def export_tiny(path: Path, *, text: bool = False, random: bool = False, **chang
 
 def torch_scores(video: Path, prompt: str | None = None) -> dict[str, float]:
     """What torch, without any ONNX file, says of a video."""
+    with torch.inference_mode():
+        scores = make_head(text=prompt is not None)(*torch_features(video, prompt))[0]
+    return dict(zip(TARGETS, scores.tolist(), strict=True))
+
+
+def torch_outputs(video: Path, prompt: str | None = None, *, without_prompt: bool = False) -> dict[str, dict]:
+    """The same of the ensemble, output -> target -> number; `without_prompt` counts the text as the training mean."""
+    text = prompt is not None or without_prompt
+    graph = make_ensemble(text=text)
+    features = torch_features(video, prompt)
+    if without_prompt:
+        features.append(torch.full((1, TEXT_DIM), 0.1))
+    with torch.inference_mode():
+        results = [values[0].tolist() for values in graph(*features)]
+    return {
+        output: dict(zip(TARGETS, values, strict=True))
+        for output, values in zip(graph.output_names, results, strict=True)
+    }
+
+
+def torch_features(video: Path, prompt: str | None = None) -> list[Tensor]:
+    """(1, D) per input of the model."""
     from vqa_train.video.decode import read_clips
 
     chosen = backbones(text=prompt is not None)
@@ -181,9 +242,7 @@ def torch_scores(video: Path, prompt: str | None = None) -> dict[str, float]:
             features.append(torch.from_numpy(np.mean(rows, axis=0))[None])
         else:
             features.append(torch.from_numpy(extractor.encode([prompt])))
-    with torch.inference_mode():
-        scores = make_head(text=prompt is not None)(*features)[0]
-    return dict(zip(TARGETS, scores.tolist(), strict=True))
+    return features
 
 
 def text_folder(root: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from vqa_train.core.errors import StoreError
 from vqa_train.store.arrow import arrow_schema, decode, encode, to_numpy, to_rows
+from vqa_train.store.batch import stack
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def rows(spec, make_row):
 @pytest.fixture
 def shard(spec, rows, tmp_path):
     path = tmp_path / "x.parquet"
-    path.write_bytes(encode(spec, rows))
+    path.write_bytes(encode(spec, stack(spec, rows)))
     return path
 
 

@@ -30,6 +30,7 @@ def littered(features, make_row) -> dict[str, Path]:
         "failures temporary": folder / "failures" / ".x.jsonl.0a1b2c3d.tmp",
         "run temporary": folder / "runs" / ".r.json.0a1b2c3d.tmp",
         "snapshot temporary": folder / "snapshots" / ".s.json.0a1b2c3d.tmp",
+        "dataset temporary": root / "datasets" / ".konvid1k.yaml.0a1b2c3d.tmp",
         "uncommitted": folder / "shards" / "11111111-1111-4111-8111-111111111111.parquet",
         "cache": folder / "cache" / "moments" / "x.npy",
     }

@@ -12,6 +12,7 @@ import pytest
 from vqa_train.core.errors import Reason, StoreError
 from vqa_train.core.hashing import sha256_bytes
 from vqa_train.store.arrow import encode
+from vqa_train.store.batch import stack
 from vqa_train.store.rows import Failure
 from vqa_train.store.seal import sealed
 from vqa_train.store.store import FeatureStore
@@ -123,7 +124,7 @@ def forge(root, spec, make_row):
     def write(written=None, **fields):
         record = {**json.loads(path.read_bytes()), **fields}
         if written is not None:
-            data = encode(spec, written)
+            data = encode(spec, stack(spec, written))
             path.with_suffix(".parquet").write_bytes(data)
             record |= {"sha256": sha256_bytes(data), "bytes": len(data)}
         path.write_bytes(sealed(record))
@@ -158,7 +159,7 @@ def test_sums_other_than_the_rows_are_found(forge, spec, make_row):
 
 
 def test_a_shard_with_other_columns_is_found(forge, text_spec, make_row, root):
-    data = encode(text_spec, [make_row(text_spec, n) for n in range(3)])
+    data = encode(text_spec, stack(text_spec, [make_row(text_spec, n) for n in range(3)]))
     shard = next(root.glob("nss@*/shards/*.parquet"))
     shard.write_bytes(data)
     problems = forge(sha256=sha256_bytes(data), bytes=len(data))

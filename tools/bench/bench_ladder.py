@@ -28,7 +28,7 @@ from vqa_train.datasets.ladder import make_ladder
 from vqa_train.datasets.ladder.config import LadderConfig
 from vqa_train.datasets.ladder.scenes import SCENES
 from vqa_train.datasets.load import load_dataset
-from vqa_train.datasets.splits import leave_one_group_out
+from vqa_train.datasets.protocols import LeaveOneGroupOut, plan_splits
 from vqa_train.evaluation.plcc import plcc
 from vqa_train.evaluation.srocc import srocc
 from vqa_train.heads.trainer import fit_head, predict
@@ -61,7 +61,9 @@ def leave_one_out(table: Table, videos: Sequence[Video], seeds: int) -> tuple[np
     labels = table.targets[:, 0].astype(np.float64)
     ours, peer = np.full(len(labels), np.nan), np.full(len(labels), np.nan)
     seconds = {"mlp_s": 0.0, "svr_s": 0.0}
-    folds = list(leave_one_group_out(videos))
+    names = [""] * len(videos)
+    plan = plan_splits(LeaveOneGroupOut(), names, videos)
+    folds = plan.placed(plan.positions(names, videos))
     with progress("folds", len(folds)) as advance:
         for fold in folds:
             part, held_out = table.take(fold.train), table.take(fold.test)

@@ -16,13 +16,14 @@ def export(
     opset: Annotated[int, typer.Option(min=17, max=20, help="ONNX operator set.")] = 17,
     json: JsonOption = None,
 ) -> None:
-    """Write a run's head as one ONNX file with a JSON sidecar; fails unless torch and onnxruntime agree."""
+    """Write a run's heads as one ONNX file with a JSON sidecar; fails unless torch and onnxruntime agree."""
     from vqa_train.pipelines.export import export_run
 
     result = export_run(checkpoint, output, opset=opset)
     emit_json(result.to_json(), json)
     if json == "-":
         return
-    rows = [[check.name, check.rows, f"{check.max_abs_diff:.2e}"] for check in result.parity.sets]
-    print_table(f"{output}: torch against onnxruntime", ["rows from", "rows", "largest difference"], rows)
+    rows = [[check.output, check.name, check.rows, f"{check.max_abs_diff:.2e}"] for check in result.parity.sets]
+    print_table(f"{output}: torch against onnxruntime", ["output", "rows from", "rows", "largest difference"], rows)
+    print_line(f"{result.models} heads, {result.bytes / 1e3:.1f} kB, outputs {', '.join(result.outputs)}")
     print_line(f"sha256 {result.sha256}")

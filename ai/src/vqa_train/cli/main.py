@@ -9,15 +9,20 @@ import typer
 from vqa_train import __version__
 from vqa_train.cli import (
     common,
+    compare,
     datasets,
     evaluate,
     export,
     export_backbone,
     extract,
     fit,
+    import_features,
     register,
+    report,
     score,
+    select_features,
     store,
+    tune,
     weights,
 )
 
@@ -50,12 +55,17 @@ def options(
 
 app.add_typer(datasets.app, name="datasets", help="List, scan and verify datasets; make the built-in ladder.")
 app.command("extract-features")(extract.extract_features)
+app.command("import-features")(import_features.import_features)
 app.add_typer(store.app, name="store", help="Look into a feature store, verify it, tidy it.")
 app.command("fit")(fit.fit)
+app.command("tune")(tune.tune)
+app.command("select-features")(select_features.select_features)
 app.command("export")(export.export)
 app.command("export-backbone")(export_backbone.export_backbone)
 app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("register")(register.register)
+app.command("report")(report.report)
 app.command("score")(score.score)
 app.add_typer(weights.app, name="weights", help="List, fetch, verify and add the weights that backbones need.")
 

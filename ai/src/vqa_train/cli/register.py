@@ -49,8 +49,12 @@ def register(
     for item in sidecar.inputs:
         onnx = item.backbone_onnx
         size = f"{onnx.bytes / 1e6:.1f} MB{' (in the cache)' if onnx.cached else ''}" if onnx else ""
-        rows.append([item.name, f"{item.backbone}/{item.output}", item.dim, item.fingerprint[:12], item.license, size])
+        dims = "x".join(map(str, item.dims))
+        feature = f"{item.backbone}/{item.output}"
+        rows.append([item.name, feature, dims, item.fingerprint[:12], item.license, size])
     columns = ["input", "feature", "dim", "fingerprint", "licence", "backbone ONNX"]
     print_table(f"{sidecar.name} -> {registry / sidecar.name} (head sha256 {sidecar.onnx.sha256[:12]})", columns, rows)
-    prompt = ' --prompt "TEXT"' if sidecar.takes_prompt else ""
+    prompt = ""
+    if sidecar.takes_prompt:
+        prompt = ' --prompt "TEXT"' if sidecar.needs_prompt else ' [--prompt "TEXT"]'
     print_line(f"score with: vqa-score VIDEO --model {sidecar.name} --registry {registry}{prompt}")

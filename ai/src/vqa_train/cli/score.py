@@ -42,7 +42,7 @@ def score(
     name = scorer.sidecar.name
     if prompt is not None and not scorer.takes_prompt:
         raise UsageError(f"model {name!r} takes no prompt", hint="leave --prompt out")
-    if scorer.takes_prompt and not any(item.prompt for item in items):
+    if scorer.needs_prompt and not any(item.prompt for item in items):
         raise UsageError(
             f"model {name!r} takes a prompt and got none",
             hint='add --prompt "TEXT", or a prompt column to the list',
@@ -56,6 +56,12 @@ def score(
                 common.log(f"error: {result.video}: {result.reason}: {result.message}")
             advance()
     _emit(scorer.sidecar, results, format_, output)
+    incomplete = [result for result in results if isinstance(result, Score) and result.missing]
+    if incomplete:
+        inputs = ", ".join(dict.fromkeys(name for result in incomplete for name in result.missing))
+        common.log(
+            f"note: {len(incomplete)} of {len(results)} videos are scored without {inputs}, which counts as usual"
+        )
     unlike = sum(isinstance(result, Score) and bool(result.outside_expected) for result in results)
     if unlike:
         common.log(f"note: {unlike} of {len(results)} videos score outside the range to expect: extrapolation")
@@ -96,6 +102,8 @@ def _report(sidecar: ModelSidecar, results: list[Score | ScoreFailure]) -> dict[
             "kind": sidecar.kind,
             "onnx_sha256": sidecar.onnx.sha256,
             "targets": sidecar.targets,
+            "outputs": sidecar.output_names,
+            "level": sidecar.calibration.level if sidecar.calibration and sidecar.calibration.bounded else None,
             "direction": sidecar.direction,
             "mos_range": {target: list(bounds) for target, bounds in sidecar.mos_range.items()},
             "expected_range": {target: list(bounds) for target, bounds in sidecar.expected_output_range.items()},
@@ -105,6 +113,9 @@ def _report(sidecar: ModelSidecar, results: list[Score | ScoreFailure]) -> dict[
                 "video": r.video,
                 "prompt": r.prompt,
                 "scores": dict(r.scores),
+                "spread": dict(r.spread),
+                "interval": {target: list(ends) if ends else None for target, ends in r.interval.items()},
+                "missing_inputs": list(r.missing),
                 "outside_expected": list(r.outside_expected),
             }
             for r in scored
@@ -119,9 +130,13 @@ def _report(sidecar: ModelSidecar, results: list[Score | ScoreFailure]) -> dict[
 def _rows(sidecar: ModelSidecar, results: list[Score | ScoreFailure]) -> tuple[list[str], list[list[str]]]:
     """One line per video, failures too; the scale and direction stand in columns so that a row speaks for itself."""
     from vqa_train.pipelines.score import Score
+    from vqa_train.registry.sidecar import LOW, SPREAD
 
     targets = sidecar.targets
+    spread = [f"{t}_spread" for t in targets] if SPREAD in sidecar.output_names else []
+    ends = [f"{t}_interval_{end}" for t in targets for end in ("low", "high")] if LOW in sidecar.output_names else []
     header = ["video", "prompt", *targets, *(f"{t}_{end}" for t in targets for end in ("low", "high"))]
+    header += [*spread, *ends, "missing_inputs"]
     header += ["outside_expected", "direction", "model", "model_sha256", "reason", "message"]
     ranges = [f"{bound:g}" for target in targets for bound in sidecar.mos_range[target]]
     tail = [sidecar.direction, sidecar.name, sidecar.onnx.sha256]
@@ -129,11 +144,26 @@ def _rows(sidecar: ModelSidecar, results: list[Score | ScoreFailure]) -> tuple[l
     for r in results:
         if isinstance(r, Score):
             scores = [f"{r.scores[t]:.6f}" for t in targets]
-            rows.append([r.video, r.prompt or "", *scores, *ranges, " ".join(r.outside_expected), *tail, "", ""])
+            known = [_digits(r.spread[t]) for t in targets] if spread else []
+            for t in targets if ends else []:
+                known += map(_digits, r.interval[t] or (None, None))
+            notes = [" ".join(r.missing), " ".join(r.outside_expected)]
+            rows.append([r.video, r.prompt or "", *scores, *ranges, *known, *notes, *tail, "", ""])
         else:
-            blank = ["" for _ in targets]
-            rows.append([r.video, r.prompt or "", *blank, *ranges, "", *tail, r.reason.value, r.message])
+            blank, unknown = [""] * len(targets), [""] * (len(spread) + len(ends) + 2)
+            rows.append([r.video, r.prompt or "", *blank, *ranges, *unknown, *tail, r.reason.value, r.message])
     return header, rows
+
+
+def _digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
+def _cell(score: Score, target: str) -> str:
+    """`3.412 ±0.081 [2.91, 3.92]`: score, spread and interval, as far as there are any."""
+    spread, interval = score.spread[target], score.interval[target]
+    around = "" if spread is None else f" ±{spread:.3f}"
+    return f"{score.scores[target]:.3f}{around}" + ("" if interval is None else " [{:.3f}, {:.3f}]".format(*interval))
 
 
 def _csv(header: list[str], rows: list[list[str]]) -> str:
@@ -149,6 +179,7 @@ def _csv(header: list[str], rows: list[list[str]]) -> str:
 
 def _print_table(sidecar: ModelSidecar, results: list[Score | ScoreFailure]) -> None:
     from vqa_train.pipelines.score import Score
+    from vqa_train.registry.sidecar import SPREAD
 
     ranges = {t: "{:g} to {:g}".format(*sidecar.mos_range[t]) for t in sidecar.targets}
     shared = len(set(ranges.values())) == 1
@@ -158,13 +189,16 @@ def _print_table(sidecar: ModelSidecar, results: list[Score | ScoreFailure]) -> 
         columns.append("failure")
     rows: list[list[str]] = []
     for r in results:
-        cells = (
-            [f"{r.scores[t]:.3f}" for t in sidecar.targets] if isinstance(r, Score) else ["-"] * len(sidecar.targets)
-        )
+        cells = [_cell(r, t) for t in sidecar.targets] if isinstance(r, Score) else ["-"] * len(sidecar.targets)
         note = [] if len(columns) == len(cells) + 1 else ["" if isinstance(r, Score) else r.reason.value]
         rows.append([r.video, *cells, *note])
     direction = sidecar.direction.replace("_", " ")
-    common.print_table(f"{sidecar.name} (range {scale}, {direction})", columns, rows)
+    legend = f"range {scale}, {direction}"
+    if SPREAD in sidecar.output_names:
+        legend += ", ±: spread of the heads"
+    if sidecar.calibration is not None and sidecar.calibration.bounded:
+        legend += f", [ ]: interval for {100 * sidecar.calibration.level:g}% of labels"
+    common.print_table(f"{sidecar.name} ({legend})", columns, rows)
 
 
 def main() -> None:

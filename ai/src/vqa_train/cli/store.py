@@ -38,18 +38,38 @@ def _facts(feature_set: dict[str, Any]) -> list[tuple[str, str]]:
         ("fingerprint", feature_set["fingerprint"]),
         ("modality", feature_set["modality"]),
         ("licence", feature_set["license"]),
-        ("weights", "RANDOM (cannot be registered)" if feature_set["random_weights"] else "as in the fingerprint"),
+        _origin(feature_set),
         ("outputs", ", ".join(f"{name} {tuple(shape)}" for name, shape in feature_set["outputs"].items())),
         ("complete keys", f"{feature_set['keys']:,}"),
         ("rows", f"{feature_set['rows']:,}" + (f" (and {duplicates:,} duplicates)" if duplicates else "")),
         ("shards", f"{feature_set['shards']:,}, {feature_set['bytes']:,} bytes"),
         ("snapshot", (feature_set["snapshot"] or "none") + (f" (and {since} shards since)" if since else "")),
     ]
+    facts += _not_finite(feature_set)
     for profile in feature_set["profiles"]:
         text = ", ".join(f"{name}={value}" for name, value in sorted(profile["profile"].items()))
         facts.append(("profile", f"{profile['rows']:,} rows: {text or 'not recorded'}"))
     facts += [("failed", f"{count:,} {reason}") for reason, count in feature_set["failures"].items()]
     return facts
+
+
+def _origin(feature_set: dict[str, Any]) -> tuple[str, str]:
+    imported = feature_set["imported"]
+    if imported is None:
+        random = feature_set["random_weights"]
+        return ("weights", "RANDOM (cannot be registered)" if random else "as in the fingerprint")
+    columns = imported["columns"]
+    shown = columns[0] if len(columns) == 1 else f"{columns[0]} ... {columns[-1]}"
+    return ("imported", f"{shown} of a file with sha256 {imported['file_sha256'][:12]}")
+
+
+def _not_finite(feature_set: dict[str, Any]) -> list[tuple[str, str]]:
+    """Imported features may hold NaN and infinity; how many rows do."""
+    if feature_set["imported"] is None:
+        return []
+    total = feature_set["rows"] + feature_set["duplicate_rows"]
+    counts = {name: total - finite for name, finite in feature_set["finite_rows"].items()}
+    return [("not finite", f"{count:,} rows of {name} hold NaN or infinity") for name, count in counts.items() if count]
 
 
 @app.command()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -16,6 +17,23 @@ def did_you_mean(name: str, known: list[str]) -> str:
     """A hint that names the nearest known names, or all of them."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
+
+
+@contextmanager
+def needs(what: str, extra: str) -> Iterator[None]:
+    """Around imports: a package that is not installed becomes an error that names the extra to install.
+
+    Raises:
+        DependencyError: a package is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("vqa_train."):
+            raise  # a fault of ours, which no installation mends
+        raise DependencyError(
+            f"{what} needs the package {error.name!r}, which is not installed", hint=f"pip install 'vqa-train[{extra}]'"
+        ) from error
 
 
 class Registry:

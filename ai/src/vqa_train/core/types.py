@@ -291,6 +291,11 @@ class FeatureSpec:
         """Folder name of the feature set: `<backbone>@<first 12 of fingerprint>`."""
         return f"{self.backbone}@{self.fingerprint[:12]}"
 
+    @property
+    def imported(self) -> bool:
+        """Whether the features came from a file that another tool wrote: no clip facts, and NaN and infinity stay."""
+        return "imported" in self.preprocessing
+
     def output(self, name: str) -> OutputSpec:
         """The output called `name`.
 

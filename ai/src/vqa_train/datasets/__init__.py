@@ -8,6 +8,7 @@ ADAPTERS = Registry(
     "dataset_adapter",
     {
         "csv": "vqa_train.datasets.adapters.csv:CsvAdapter",
+        "imported": "vqa_train.datasets.adapters.imported:ImportedAdapter",
         "qualivision": "vqa_train.datasets.adapters.qualivision:QualivisionAdapter",
     },
 )

@@ -12,7 +12,7 @@ from vqa_train.datasets.adapters.base import DatasetAdapter
 from vqa_train.datasets.files_table import FileEntry, climbs
 from vqa_train.datasets.manifest import DatasetManifest, LabelTable, SplitName
 
-_SPLIT_WORDS: dict[str, SplitName] = {
+SPLIT_WORDS: dict[str, SplitName] = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -117,15 +117,15 @@ class LabelRows:
         if column is None:
             return None
         texts = [text.lower() for text in self.raw.column(column)]
-        unknown = {*texts} - {*_SPLIT_WORDS, ""}
+        unknown = {*texts} - {*SPLIT_WORDS, ""}
         if unknown:
             row = next(row for row, text in enumerate(texts) if text in unknown)
             raise LabelError(
                 f"{self.raw.where(row, column)}: unknown split {texts[row]!r}",
-                hint=f"known: {', '.join(_SPLIT_WORDS)}",
+                hint=f"known: {', '.join(SPLIT_WORDS)}",
                 reason=Reason.LABEL_MISMATCH,
             )
-        return [_SPLIT_WORDS.get(text) for text in texts]
+        return [SPLIT_WORDS.get(text) for text in texts]
 
     def _scores(self, manifest: DatasetManifest, target: str) -> list[float | None] | None:
         mos = manifest.range_of(target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,14 @@ from vqa_train.core.hashing import sha256_bytes
 from vqa_train.core.plugins import did_you_mean
 from vqa_train.core.types import Video
 from vqa_train.datasets import ADAPTERS
+from vqa_train.datasets.adapters.base import DatasetAdapter
 from vqa_train.datasets.files_table import read_files_table
 from vqa_train.datasets.labels import LabelReport, MissingMos, join_labels, read_labels
 from vqa_train.datasets.manifest import DatasetManifest, LabelTable, read_manifest
 
 DATA_ROOT_VARIABLE = "VQA_TRAIN_DATA_ROOT"
+IMPORTED_FOLDER = "datasets"
+"""In the root of a feature store: the manifests of labels that were imported with features."""
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -45,6 +48,11 @@ class Dataset:
     def __repr__(self) -> str:
         return f"Dataset({self.manifest.name!r}, videos={len(self.videos)}, root={str(self.root)!r})"
 
+    @property
+    def has_videos(self) -> bool:
+        """Whether the rows have files; False for labels that were imported with features."""
+        return has_videos(self.manifest)
+
     def path_of(self, video: Video) -> Path:
         """The file of `video` on this machine.
 
@@ -54,8 +62,19 @@ class Dataset:
         return confined(self.root, video.path)
 
 
-def find_manifest(name_or_path: str, manifests_dir: Path | None = None) -> Path:
-    """The manifest file: `name_or_path` itself where it ends in .yaml or .yml, else NAME.yaml in `manifests_dir`.
+def has_videos(manifest: DatasetManifest) -> bool:
+    """Whether the dataset's rows have files, as its adapter says.
+
+    Raises:
+        UsageError: an unknown adapter.
+    """
+    adapter: type[DatasetAdapter] = ADAPTERS.get(manifest.adapter)
+    return adapter.has_videos
+
+
+def find_manifest(name_or_path: str, manifests_dir: Path | None = None, stores: Sequence[Path] = ()) -> Path:
+    """The manifest file: `name_or_path` itself where it ends in .yaml or .yml, else NAME.yaml in `manifests_dir`, else
+    in the folder `datasets` of one of the feature stores `stores`, where `import-features` writes them.
 
     Raises:
         ManifestError: there is none (names the nearest one that there is).
@@ -66,27 +85,33 @@ def find_manifest(name_or_path: str, manifests_dir: Path | None = None) -> Path:
             raise ManifestError(f"dataset manifest {name_or_path!r} does not exist", reason=Reason.MISSING_FILE)
         return path
     folder = manifests_dir if manifests_dir is not None else Path("manifests")
-    path = confined(folder, f"{name_or_path}.yaml")
-    if not path.is_file():
-        known = sorted(p.stem for p in folder.glob("*.yaml")) if folder.is_dir() else []
-        raise ManifestError(
-            f"no dataset {name_or_path!r}: {str(path)!r} does not exist",
-            hint=did_you_mean(name_or_path, known) + "; a path ending in .yaml works too",
-            reason=Reason.MISSING_FILE,
-        )
-    return path
+    folders = [folder, *(store / IMPORTED_FOLDER for store in stores)]
+    for each in folders:
+        path = confined(each, f"{name_or_path}.yaml")
+        if path.is_file():
+            return path
+    known = sorted({p.stem for each in folders if each.is_dir() for p in each.glob("*.yaml")})
+    also = f", nor is it in {', '.join(repr(str(each)) for each in folders[1:])}" if stores else ""
+    raise ManifestError(
+        f"no dataset {name_or_path!r}: {str(folder / f'{name_or_path}.yaml')!r} does not exist{also}",
+        hint=did_you_mean(name_or_path, known) + "; a path ending in .yaml works too",
+        reason=Reason.MISSING_FILE,
+    )
 
 
 def find_root(manifest: DatasetManifest, path: Path, given: Path | None = None) -> Path:
     """The folder that the manifest's paths are relative to.
 
     It is `given`; else $VQA_TRAIN_DATA_ROOT (its subfolder of the dataset's name where there is one); else the
-    manifest's `root`, relative to the manifest's folder.
+    manifest's `root`, relative to the manifest's folder. A dataset without videos has its labels beside the manifest:
+    only its own `root` counts.
 
     Raises:
         ManifestError: none of the three is set, or the folder does not exist.
     """
     variable = os.environ.get(DATA_ROOT_VARIABLE)
+    if not has_videos(manifest):
+        given = path.parent / (manifest.root or ".")
     if given is not None:
         root = given
     elif variable:
@@ -114,6 +139,8 @@ def load_dataset(
     data_root: Path | None = None,
     manifests_dir: Path | None = None,
     missing_mos: MissingMos = "mask",
+    stores: Sequence[Path] = (),
+    need_videos: bool = False,
 ) -> Dataset:
     """The dataset NAME (<manifests_dir or ./manifests>/NAME.yaml) or of the manifest at a path ending in .yaml.
 
@@ -126,14 +153,21 @@ def load_dataset(
         manifests_dir: where names are looked up.
         missing_mos: what to do about a score that is missing in a labelled table: "mask" leaves it out of `labels`,
             "drop" leaves the video out, "neutral" fills in the middle of the range.
+        stores: feature stores whose imported labels are looked through too; see `find_manifest`.
+        need_videos: refuse a dataset whose rows have no files.
 
     Raises:
         ConfigError, ManifestError: the manifest or the files table is missing, malformed or changed.
         LabelError: a label table is missing, changed or breaks the manifest's rules.
         VqaError: with reason `path_escape`, when a path leaves the data root.
     """
-    path = find_manifest(name_or_path, manifests_dir)
+    path = find_manifest(name_or_path, manifests_dir, stores)
     manifest, sha256 = read_manifest(path)
+    if need_videos and not has_videos(manifest):
+        raise ManifestError(
+            f"dataset {manifest.name!r} was imported with its features and has no videos to read",
+            hint="scan a folder of its videos with `vqa-train datasets scan`, under another name",
+        )
     if manifest.files is None:
         raise ManifestError(
             f"dataset manifest {str(path)!r} lists no files yet",
@@ -142,9 +176,10 @@ def load_dataset(
     root = find_root(manifest, path, data_root)
     entries = read_files_table(manifest.files, path.parent)
     tables = [(table, read_label_bytes(root, table)) for table in manifest.labels]
-    adapter = ADAPTERS.get(manifest.adapter)()
+    adapter: DatasetAdapter = ADAPTERS.get(manifest.adapter)()
     videos, report = join_labels(manifest, read_labels(manifest, adapter, tables), entries, missing_mos)
-    report.missing_files = missing_files(root, (video.path for video in videos))
+    if adapter.has_videos:
+        report.missing_files = missing_files(root, (video.path for video in videos))
     return Dataset(manifest, path, sha256, root, videos, report)
 
 

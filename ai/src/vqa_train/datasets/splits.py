@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from vqa_train.core.errors import UsageError
 from vqa_train.core.hashing import unit_interval
 from vqa_train.core.types import Video
 from vqa_train.datasets.manifest import SPLITS, SplitName
-
-
-class Fold(NamedTuple):
-    """One fold: `name`, and the positions in the videos given of its `train` and `test` parts."""
-
-    name: str
-    train: tuple[int, ...]
-    test: tuple[int, ...]
 
 
 def group_of(video: Video) -> str:
@@ -83,46 +75,3 @@ def bytes_across_splits(videos: Sequence[Video]) -> list[dict[str, Any]]:
         {"sha256": sha256, "ids": sorted(v.id for v in same), "splits": sorted({str(v.split) for v in same})}
         for sha256, same in sorted(found.items())
     ]
-
-
-def kfold_by_group(videos: Sequence[Video], k: int, salt: str = "") -> Iterator[Fold]:
-    """`k` folds of whole groups with test parts of nearly equal size; the same for every order of `videos`.
-
-    Groups are taken in the order of their hash, each to the fold that is smallest so far.
-
-    Raises:
-        UsageError: k is below 2 or above the number of groups.
-    """
-    members = _members(videos)
-    if not 2 <= k <= len(members):
-        raise UsageError(f"k-fold needs 2 <= k <= number of groups ({len(members)}), got {k}")
-    folds: list[list[int]] = [[] for _ in range(k)]
-    for group in sorted(members, key=lambda name: (unit_interval("kfold", salt, name), name)):
-        min(folds, key=len).extend(members[group])
-    for number, test in enumerate(folds):
-        yield _fold(f"fold-{number}", test, len(videos))
-
-
-def leave_one_group_out(videos: Sequence[Video]) -> Iterator[Fold]:
-    """One fold per group, named after it, in the order of their names.
-
-    Raises:
-        UsageError: there are fewer than two groups.
-    """
-    members = _members(videos)
-    if len(members) < 2:
-        raise UsageError(f"leave-one-group-out needs at least 2 groups, got {len(members)}")
-    for group in sorted(members):
-        yield _fold(group, members[group], len(videos))
-
-
-def _members(videos: Sequence[Video]) -> dict[str, list[int]]:
-    members: defaultdict[str, list[int]] = defaultdict(list)
-    for position, video in enumerate(videos):
-        members[group_of(video)].append(position)
-    return members
-
-
-def _fold(name: str, test: Sequence[int], count: int) -> Fold:
-    held_out = set(test)
-    return Fold(name, tuple(i for i in range(count) if i not in held_out), tuple(sorted(held_out)))

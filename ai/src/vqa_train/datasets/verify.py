@@ -11,6 +11,7 @@ from vqa_train.core.errors import ManifestError, Reason
 from vqa_train.core.progress import Advance
 from vqa_train.datasets.files_table import FileEntry, read_files_table
 from vqa_train.datasets.hash_files import hash_files
+from vqa_train.datasets.load import has_videos
 from vqa_train.datasets.manifest import DatasetManifest
 from vqa_train.datasets.walk import VIDEO_EXTENSIONS, FileFailure, list_videos
 
@@ -74,7 +75,9 @@ def verify(
         raise ManifestError(
             f"dataset {manifest.name!r} lists no files yet", hint="write them with `vqa-train datasets scan`"
         )
-    expected = {entry.path: entry for entry in read_files_table(manifest.files, folder)}
+    entries = read_files_table(manifest.files, folder)
+    # Where rows have no videos, the label table is all there is to read.
+    expected = {entry.path: entry for entry in entries} if has_videos(manifest) else {}
     # A manifest with files has the hash of each label table too.
     for table in manifest.labels:
         expected[table.path] = FileEntry(table.path, table.sha256 or "", table.bytes or 0)

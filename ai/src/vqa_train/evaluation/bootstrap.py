@@ -57,8 +57,8 @@ def bootstrap_intervals(
         Name -> interval; undefined with fewer than two rows or groups, or when under half of the resamples
         have a defined metric.
     """
-    labels = np.zeros(len(predicted), dtype=np.str_) if groups is None else np.asarray(groups, dtype=np.str_)
-    order = np.lexsort((predicted, target, labels))
+    labels = _labels(len(predicted), groups)
+    order = canonical_order(predicted, target, groups=groups)
     predicted, target, labels = predicted[order], target[order], labels[order]
     unit = np.arange(len(predicted)) if groups is None else np.unique(labels, return_inverse=True)[1]
     units = int(unit[-1]) + 1 if len(unit) else 0
@@ -68,7 +68,7 @@ def bootstrap_intervals(
     seed = seed_from("bootstrap", *map(sha256_bytes, content))
     draws: dict[str, list[Floats]] = {name: [] for name in metrics}
     done = 0
-    for drawn in _counts(seed, units, max((n for _, n in metrics.values()), default=0), len(predicted)):
+    for drawn in draw_counts(seed, units, max((n for _, n in metrics.values()), default=0), len(predicted)):
         for name, (metric, wanted) in metrics.items():
             if (left := wanted - done) > 0:
                 draws[name].append(metric(predicted, target, drawn[:left, unit]))
@@ -76,8 +76,27 @@ def bootstrap_intervals(
     return {name: _interval(np.concatenate(draws[name]), level) if draws[name] else UNDEFINED for name in metrics}
 
 
-def _counts(seed: int, units: int, resamples: int, rows: int) -> Iterator[Floats]:
-    """How often each unit is drawn, in blocks (r, units) of bounded memory."""
+def canonical_order(*keys: Floats, groups: Sequence[str] | NDArray[np.str_] | None = None) -> NDArray[np.intp]:
+    """The order in which rows are resampled, whatever order they come in: by group, then by the second key, the first.
+
+    Args:
+        keys: (n,) each: predictions, labels, and what else tells rows apart, in falling weight after the labels.
+        groups: (n,) or None.
+
+    Returns:
+        (n,) row numbers. `bootstrap_intervals` leaves rows in this order where they are, so a metric may hold further
+        vectors of them.
+    """
+    first, second, *rest = keys
+    return np.lexsort((*reversed(rest), first, second, _labels(len(first), groups)))
+
+
+def _labels(rows: int, groups: Sequence[str] | NDArray[np.str_] | None) -> NDArray[np.str_]:
+    return np.zeros(rows, dtype=np.str_) if groups is None else np.asarray(groups, dtype=np.str_)
+
+
+def draw_counts(seed: int, units: int, resamples: int, rows: int) -> Iterator[Floats]:
+    """How often each of the units is drawn, in blocks (r, units) that stay bounded with `rows` columns."""
     rng = np.random.default_rng(seed)
     block = max(1, _BLOCK_ELEMENTS // rows)
     for start in range(0, resamples, block):

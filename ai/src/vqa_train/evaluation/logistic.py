@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize
 from scipy.special import expit
 
-from vqa_train.core.errors import VqaError
-from vqa_train.evaluation.pairs import Floats, finite_pairs, is_constant
-
-_MIN_ROWS = 5
-# Where the search starts: inflections at these quantiles of the predictions, widths as parts of their spread.
-_START_QUANTILES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-_START_WIDTHS = (0.1, 0.3, 1.0, 3.0)
-_STARTS_POLISHED = 2
-_MAX_ITERATIONS = 500
-# The box that is searched. A straight line, an exponential and a step are limits of the curve at infinite or zero
-# parameters; at these bounds it is close to them, and no single outlier gets an asymptote of its own.
-_INFLECTION_MARGIN = 1.0
-_WIDTH_BOUNDS = (0.02, 10.0)
-
-
-class LogisticFitError(VqaError):
-    """The logistic mapping cannot be fitted to these scores; the message says why."""
+from vqa_train.evaluation.curve import rows_to_fit
+from vqa_train.evaluation.pairs import Floats
+from vqa_train.evaluation.sigmoid import search_sigmoid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +28,9 @@ class Logistic4:
         beta4: width of the S, in units of the prediction, above 0.
     """
 
+    kind: ClassVar[str] = "logistic4"
+    degrees: ClassVar[int] = 4
+
     beta1: float
     beta2: float
     beta3: float
@@ -53,70 +42,25 @@ class Logistic4:
         s = expit((x - self.beta3) / abs(self.beta4))
         return np.asarray(self.beta2 + (self.beta1 - self.beta2) * s, dtype=np.float64)
 
+    def parameters(self) -> dict[str, float]:
+        """beta1 to beta4."""
+        return asdict(self)
+
 
 def fit_logistic(predicted: ArrayLike, target: ArrayLike) -> Logistic4:
     """Least-squares fit of `Logistic4`, rising or falling.
-
-    For a given inflection and width the two asymptotes are a linear regression, so only those two are searched:
-    a grid of starts, the best of which are polished within bounds. So it ends for any shape of the data.
 
     Args:
         predicted, target: (N,); rows where either is NaN or infinite are left out.
 
     Raises:
-        LogisticFitError: under 5 rows, fewer than 3 distinct predictions, constant labels, or no convergence.
+        MappingFitError: under 5 rows, fewer than 3 distinct predictions, or constant labels.
         ValueError: shapes differ.
     """
-    x, y = finite_pairs(predicted, target)
-    if len(x) < _MIN_ROWS:
-        raise LogisticFitError(f"logistic mapping needs at least {_MIN_ROWS} rows with both scores, got {len(x)}")
-    for name, values in (("predictions", x), ("labels", y)):
-        if is_constant(values):
-            raise LogisticFitError(f"logistic mapping is undefined: the {name} are constant")
-    if len(np.unique(x)) < 3:
-        raise LogisticFitError("logistic mapping is undefined: fewer than 3 distinct predictions")
-    # In one order, so that sums, and with them the curve, do not depend on the order of the rows.
-    order = np.lexsort((y, x))
-    x, y = x[order], y[order]
-    center, spread = float(np.median(x)), _spread(x)
-    t = (y - y.mean()) / y.std()
-    inflection, width = _search((x - center) / spread, t)
-    curve = Logistic4(beta1=1.0, beta2=0.0, beta3=center + spread * inflection, beta4=spread * width)
-    slope, intercept = _line(curve(x), y)
-    return replace(curve, beta1=intercept + slope, beta2=intercept)
-
-
-def _spread(x: Floats) -> float:
-    """Half of the predictions lie in a range this wide; robust against outliers."""
-    low, high = np.quantile(x, [0.25, 0.75])
-    return float(high - low) if high - low > 1e-6 * x.std() else float(x.std())
-
-
-def _search(z: Floats, t: Floats) -> tuple[float, float]:
-    """Inflection and width with the smallest residual."""
-
-    def cost(parameters: Floats) -> float:
-        s = expit((z - parameters[0]) * np.exp(-parameters[1]))
-        slope, intercept = _line(s, t)
-        return float(np.square(intercept + slope * s - t).mean())
-
-    span = float(np.ptp(z))
-    bounds = [
-        (z.min() - _INFLECTION_MARGIN * span, z.max() + _INFLECTION_MARGIN * span),
-        (np.log(_WIDTH_BOUNDS[0]), np.log(_WIDTH_BOUNDS[1] * max(span, 1.0))),
-    ]
-    starts = [np.array([c, np.log(w)]) for c in np.quantile(z, _START_QUANTILES) for w in _START_WIDTHS]
-    # Without derivatives, because a curve as steep as a step has none that help.
-    options = {"xatol": 1e-7, "fatol": 1e-13, "maxiter": _MAX_ITERATIONS}
-    fits = [
-        minimize(cost, start, method="Nelder-Mead", bounds=bounds, options=options)
-        for start in sorted(starts, key=cost)[:_STARTS_POLISHED]
-    ]
-    converged = [fit for fit in fits if fit.success]
-    if not converged:
-        raise LogisticFitError("logistic mapping did not converge from any start")
-    best = min(converged, key=lambda fit: float(fit.fun))
-    return float(best.x[0]), float(np.exp(best.x[1]))
+    x, y = rows_to_fit("logistic4", predicted, target, rows=5, distinct=3)
+    sigmoid = search_sigmoid(x, y, line=False)
+    slope, intercept = _line(sigmoid(x), y)
+    return Logistic4(beta1=intercept + slope, beta2=intercept, beta3=sigmoid.inflection, beta4=sigmoid.width)
 
 
 def _line(s: Floats, y: Floats) -> tuple[float, float]:
@@ -125,7 +69,6 @@ def _line(s: Floats, y: Floats) -> tuple[float, float]:
     scale = float(s.max()) or 1.0
     mean = float(s.mean())
     centred = (s - mean) / scale
-    # Sums of products, not dot products: those would wake BLAS threads hundreds of times.
     square = float((centred * centred).sum())
     slope = float((centred * y).sum()) / square / scale if square > 0 else 0.0
     return slope, float(y.mean() - slope * mean)

@@ -36,4 +36,4 @@ def rmse_resampled(predicted: Floats, target: Floats, counts: Floats) -> Floats:
     return np.asarray(scale * np.sqrt(counts @ squares / counts.sum(axis=1)), dtype=np.float64)
 
 
-RMSE = Metric(name="rmse", compute=rmse, resampled=rmse_resampled, mapped=True)
+RMSE = Metric(name="rmse", compute=rmse, resampled=rmse_resampled, mapped=True, higher_is_better=False)

@@ -1,11 +1,11 @@
-"""Heads on disk: one safetensors file whose header says how to build the network. No pickle."""
+"""Heads on disk: one safetensors file whose header says how to build the networks. No pickle."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import safetensors
 import safetensors.torch
@@ -19,30 +19,37 @@ from vqa_train.core.hashing import canonical_json
 from vqa_train.heads import HEADS
 from vqa_train.heads.base import Head
 from vqa_train.heads.config import HeadConfig
+from vqa_train.heads.ensemble import Ensemble
 
-HEAD_SCHEMA = "vqa-train/head/1"
+HEAD_SCHEMA = "vqa-train/head/2"
 _HEADER_KEY = "vqa_train_head"
 _MAX_LISTED = 5
 
 
 class _Input(StrictModel):
     name: str
-    dim: int = Field(ge=1)
+    shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+
+
+class _Member(StrictModel):
+    head: HeadConfig
+    models: int = Field(ge=1)
+    weight: float = Field(gt=0)
 
 
 class _Header(StrictModel):
-    schema_: Literal["vqa-train/head/1"] = Field(alias="schema")
-    head: HeadConfig
+    schema_: Literal["vqa-train/head/2"] = Field(alias="schema")
     inputs: tuple[_Input, ...] = Field(min_length=1)
     targets: tuple[str, ...] = Field(min_length=1)
+    members: tuple[_Member, ...] = Field(min_length=1)
     meta: dict[str, Any] = Field(default_factory=dict)
 
 
-def save_head(path: Path, head: Head, meta: Mapping[str, Any] | None = None) -> None:
-    """Write weights, scalings and how to rebuild the network, atomically; the same head gives the same bytes.
+def save_ensemble(path: Path, ensemble: Ensemble, meta: Mapping[str, Any] | None = None) -> None:
+    """Write weights, scalings and how to rebuild the networks, atomically; the same heads give the same bytes.
 
     Args:
-        meta: JSON values kept beside it (config hash, best epoch, ...).
+        meta: JSON values kept beside them (config hash, best epochs, ...).
 
     Raises:
         ValueError: `meta` holds NaN or what JSON has no form for.
@@ -50,36 +57,68 @@ def save_head(path: Path, head: Head, meta: Mapping[str, Any] | None = None) -> 
     """
     header = {
         "schema": HEAD_SCHEMA,
-        "head": head.config.model_dump(mode="json"),
-        "inputs": [{"name": name, "dim": dim} for name, dim in head.inputs.items()],
-        "targets": list(head.targets),
+        "inputs": [{"name": name, "shape": list(shape)} for name, shape in ensemble.inputs.items()],
+        "targets": list(ensemble.targets),
+        "members": [
+            {"head": head.config.model_dump(mode="json"), "models": head.models, "weight": weight}
+            for head, weight in zip(ensemble.heads, ensemble.member_weights, strict=True)
+        ],
         "meta": dict(meta or {}),
     }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in ensemble.state_dict().items()}
     # One metadata key: safetensors writes several in an order that changes from run to run.
     data = safetensors.torch.save(tensors, metadata={_HEADER_KEY: canonical_json(header)})
     atomic_write_bytes(path, data)
 
 
-def load_head(path: Path) -> tuple[Head, dict[str, Any]]:
-    """The head in a file, in eval mode on the CPU, and its `meta`.
+def save_head(path: Path, head: Head, meta: Mapping[str, Any] | None = None) -> None:
+    """`save_ensemble` of one head."""
+    save_ensemble(path, Ensemble([head]), meta)
+
+
+def load_ensemble(path: Path) -> tuple[Ensemble, dict[str, Any]]:
+    """The heads in a file, in eval mode on the CPU, and their `meta`.
 
     Raises:
-        WeightsError: missing or damaged file, another schema, or tensors that do not fit the network (the
+        WeightsError: missing or damaged file, another schema, or tensors that do not fit the networks (the
             difference is listed).
     """
     tensors, header = _read(path)
-    inputs = {entry.name: entry.dim for entry in header.inputs}
+    inputs = {entry.name: entry.shape for entry in header.inputs}
     if len(inputs) < len(header.inputs):
         raise WeightsError(f"head {str(path)!r} names an input twice")
-    try:
-        # On "meta" a header that claims a huge network costs nothing before its shapes are compared.
-        head: Head = HEADS.get(header.head.kind)(inputs, header.targets, header.head, device="meta")
-    except (ConfigError, UsageError) as error:
-        raise WeightsError(f"head {str(path)!r}: {error}") from error
-    _check_shapes(path, head.state_dict(), tensors)
-    head.load_state_dict(tensors, strict=True, assign=True)
-    return head.eval(), dict(header.meta)
+    members: list[Head] = []
+    for number, entry in enumerate(header.members):
+        prefix = f"members.{number}."
+        own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        try:
+            # On "meta" a header that claims a huge network costs nothing before its shapes are compared.
+            kind: type[Head] = HEADS.get(entry.head.kind)
+            head = kind(inputs, header.targets, entry.head, models=entry.models, device="meta").sized(own)
+        except (ConfigError, UsageError) as error:
+            raise WeightsError(f"head {str(path)!r}: {error}") from error
+        members.append(head)
+    expected = {
+        f"members.{n}.{name}": value for n, head in enumerate(members) for name, value in head.state_dict().items()
+    }
+    _check_shapes(path, expected, tensors)
+    for number, head in enumerate(members):
+        prefix = f"members.{number}."
+        head.load_state_dict({name: tensors[prefix + name] for name in head.state_dict()}, strict=True, assign=True)
+        head.requires_grad_(False)
+    return Ensemble(members, [entry.weight for entry in header.members]).eval(), dict(header.meta)
+
+
+def load_head(path: Path) -> tuple[Head, dict[str, Any]]:
+    """The one head in a file, and its `meta`.
+
+    Raises:
+        WeightsError: as `load_ensemble`, or there are several.
+    """
+    ensemble, meta = load_ensemble(path)
+    if len(ensemble.heads) != 1:
+        raise WeightsError(f"{str(path)!r} holds {len(ensemble.heads)} heads, expected one")
+    return ensemble.heads[0], meta
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], _Header]:

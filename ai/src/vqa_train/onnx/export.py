@@ -48,6 +48,7 @@ def export_module(
     opset: int = 17,
     metadata: Mapping[str, Any] | None = None,
     max_inside: int = MAX_INSIDE,
+    fold: bool = True,
 ) -> Exported:
     """Write `module` to `path` as an ONNX file, in inference mode whatever mode it is in.
 
@@ -67,6 +68,8 @@ def export_module(
         opset: version of the default operator set.
         metadata: key -> text or JSON value, embedded in the file.
         max_inside: bytes of weights that one file may hold.
+        fold: compute in advance what depends on weights alone. False keeps weights as the module has them, which a
+            runtime then folds when it loads the file: smaller where weights are cast or transposed.
 
     Raises:
         ModelError: torch cannot export it, the checker refuses it, it names a path of this machine.
@@ -74,7 +77,8 @@ def export_module(
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     outside = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > max_inside
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs
-    traced = _trace(module, inputs, path, input_names, output_names, dynamic_axes, opset, inside=not outside)
+    names = (input_names, output_names)
+    traced = _trace(module, inputs, path, *names, dynamic_axes, opset, inside=not outside, fold=fold and not outside)
     model = onnx.load_model_from_string(traced)
     weights = None
     if outside:
@@ -103,6 +107,7 @@ def _trace(
     opset: int,
     *,
     inside: bool,
+    fold: bool,
 ) -> bytes:
     buffer = io.BytesIO()
     try:
@@ -119,8 +124,8 @@ def _trace(
                 dynamo=False,
                 opset_version=opset,
                 export_params=inside,
-                # Folding would make tensors that the network does not have.
-                do_constant_folding=inside,
+                # Where weights are outside, folding would make tensors that the network does not have.
+                do_constant_folding=fold,
                 input_names=list(input_names),
                 output_names=list(output_names),
                 dynamic_axes={name: dict(axes) for name, axes in dynamic_axes.items()},

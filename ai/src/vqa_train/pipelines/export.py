@@ -1,4 +1,4 @@
-"""export: a run's head as one ONNX file with its sidecar, refused unless torch and onnxruntime agree."""
+"""export: a run's heads as one ONNX file with its sidecar, refused unless torch and onnxruntime agree."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa_train import __version__
+from vqa_train.core.config import parse
 from vqa_train.core.errors import UsageError
 from vqa_train.core.files import display_path
-from vqa_train.heads.base import Head
-from vqa_train.heads.checkpoint import load_head
+from vqa_train.heads.checkpoint import load_ensemble
+from vqa_train.heads.ensemble import Ensemble
+from vqa_train.heads.graph import ScoringGraph
 from vqa_train.onnx.export import Exported, export_module
 from vqa_train.onnx.parity import ParityReport, check_parity, torch_reference
 from vqa_train.onnx.runtime import OnnxModel
 from vqa_train.pipelines import runs
+from vqa_train.pipelines.export_sidecar import run_sidecar
+from vqa_train.registry.facts import Calibration
 from vqa_train.registry.sidecar import (
+    HIGH,
+    INTERVAL_KEY,
+    LOW,
     SCORES,
-    DatasetRef,
+    SPREAD,
     GoldenRows,
-    ModelInput,
-    ModelSidecar,
     OnnxFile,
     sidecar_path,
     write_sidecar,
@@ -32,15 +37,19 @@ from vqa_train.registry.sidecar import (
 EXPORT_SCHEMA = "vqa-train/export-report/1"
 TOLERANCE = 1e-5
 _GOLDEN_ROWS = 8
+Rows = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What `export` wrote and how well the graph agrees with torch."""
+    """What `export` wrote, what its graph gives, how many heads are in it, and how well it agrees with torch."""
 
     path: Path
     sidecar: Path
     sha256: str
+    bytes: int
+    outputs: tuple[str, ...]
+    models: int
     parity: ParityReport
 
     def to_json(self) -> dict[str, Any]:
@@ -50,112 +59,147 @@ class ExportResult:
             "onnx": display_path(self.path),
             "sidecar": display_path(self.sidecar),
             "sha256": self.sha256,
+            "bytes": self.bytes,
+            "outputs": list(self.outputs),
+            "models": self.models,
             "parity": self.parity.to_json(),
         }
 
 
 def export_run(checkpoint: Path, output: Path, *, opset: int = 17) -> ExportResult:
-    """Write the head of a run to `output` (NAME.onnx) and NAME.json beside it.
+    """Write the heads of a run to `output` (NAME.onnx) and NAME.json beside it.
 
-    The graph has one input per feature, float32 (N, D) with a dynamic batch, and one output `scores`,
-    float32 (N, targets), on the scale of the labels. It is compared with torch on real rows of the store (kept in
-    the run), random rows and extremes before it gets its name: a graph that disagrees leaves no file.
+    The graph has one input per feature, float32 (N, *shape) with a dynamic batch, and outputs of float32
+    (N, targets) on the scale of the labels: `scores`; `spread` where several heads are averaged or their outputs state
+    one; `low` and `high` where the run has a calibration. All are compared with torch on real rows of the store (kept
+    in the run), random rows, extremes and rows with missing values before the file gets its name: a graph that
+    disagrees leaves no file.
 
     Raises:
         UsageError: `output` does not end in .onnx.
-        RunError: the run folder is missing, unfinished or was changed.
+        RunError: the run folder is missing, unfinished or was changed, or its heads are not those of its record.
         ModelError: torch and onnxruntime differ by more than 1e-5, or the graph cannot be exported.
     """
     if output.suffix != ".onnx":
         raise UsageError(f"--output {str(output)!r} must end in .onnx")
     record = runs.open_run(checkpoint)
-    module, _ = load_head(checkpoint / runs.HEAD_FILE)
+    ensemble, _ = load_ensemble(checkpoint / runs.HEAD_FILE)
+    calibration = _calibration(record)
+    graph = ScoringGraph(
+        ensemble,
+        calibration.half_widths if calibration else None,
+        normalised=calibration is not None and calibration.normalised,
+    ).eval()
     rows = _read_rows(checkpoint / runs.ROWS_FILE)
-    names = [item.name for item in record.inputs]
+    names = list(ensemble.inputs)
+    floor = _floor(ensemble, calibration)
     candidate = output.with_suffix(".candidate.onnx")
     try:
-        exported = _export(module, record, candidate, output.stem, opset)
-        parity = check_parity(torch_reference(module, names), candidate, rows, tolerance=TOLERANCE)
-        golden = _golden_rows(candidate, rows)
+        exported = _export(graph, calibration, record, candidate, output.stem, opset)
+        parity = check_parity(
+            torch_reference(graph, names, graph.output_names),
+            candidate,
+            rows,
+            tolerance=TOLERANCE,
+            floor=floor,
+            missing=True,
+            unbounded=(LOW, HIGH) if bool(graph.beyond.any()) else (),
+        )
+        # A replay compares graph with graph; on labels of 0 to 100 rounding is as much larger as they are.
+        golden = golden_rows(candidate, rows, tolerance=TOLERANCE * max(1.0, *(f.max() for f in floor.values())))
+        sidecar = run_sidecar(
+            checkpoint,
+            record,
+            ensemble,
+            name=output.stem,
+            onnx=OnnxFile(file=output.name, sha256=exported.sha256, bytes=exported.bytes, opset=exported.opset),
+            output_names=graph.output_names,
+            calibration=calibration,
+            parity=parity,
+            golden=golden,
+        )
         candidate.replace(output)
     finally:
         candidate.unlink(missing_ok=True)
-    file = OnnxFile(file=output.name, sha256=exported.sha256, bytes=exported.bytes, opset=exported.opset)
-    write_sidecar(sidecar_path(output), _sidecar(record, output.stem, file, parity, golden))
-    return ExportResult(output, sidecar_path(output), exported.sha256, parity)
+    write_sidecar(sidecar_path(output), sidecar)
+    return ExportResult(
+        path=output,
+        sidecar=sidecar_path(output),
+        sha256=exported.sha256,
+        bytes=exported.bytes,
+        outputs=graph.output_names,
+        models=ensemble.models,
+        parity=parity,
+    )
 
 
-def _export(module: Head, record: runs.RunRecord, path: Path, name: str, opset: int) -> Exported:
+def golden_rows(path: Path, rows: Rows, *, tolerance: float) -> GoldenRows:
+    """A few of the rows, whole ones before those with a missing value, and what the graph says of them."""
+    count = len(next(iter(rows.values())))
+    whole = np.all([np.isfinite(matrix).reshape(count, -1).all(axis=1) for matrix in rows.values()], axis=0)
+    chosen = np.argsort(~whole, kind="stable")[:_GOLDEN_ROWS]
+    few = {name: np.where(np.isfinite(m[chosen]), m[chosen], np.float32("nan")) for name, m in rows.items()}
+    got = OnnxModel(path, threads=1).run(few)
+    others = {name: _numbers(values) for name, values in got.items() if name != SCORES}
+    return GoldenRows(
+        inputs={name: _numbers(matrix) for name, matrix in few.items()},
+        scores=got[SCORES].astype(float).tolist(),
+        outputs=others or None,
+        tolerance=tolerance,
+    )
+
+
+def _export(
+    graph: ScoringGraph, calibration: Calibration | None, record: runs.RunRecord, path: Path, name: str, opset: int
+) -> Exported:
     import torch
 
-    names = [item.name for item in record.inputs]
+    inputs = graph.ensemble.inputs
+    metadata: dict[str, Any] = {
+        "vqa_train.name": name,
+        "vqa_train.version": __version__,
+        "vqa_train.targets": record.targets,
+        "vqa_train.fingerprints": {item.name: item.fingerprint for item in record.inputs},
+    }
+    if graph.bounded and calibration is not None:
+        metadata[INTERVAL_KEY] = calibration.in_graph()
     return export_module(
-        module,
-        tuple(torch.zeros(2, item.dim) for item in record.inputs),
+        graph,
+        tuple(torch.zeros(2, *shape) for shape in inputs.values()),
         path,
-        input_names=names,
-        output_names=[SCORES],
-        dynamic_axes={**{n: {0: "batch"} for n in names}, SCORES: {0: "batch"}},
+        input_names=list(inputs),
+        output_names=graph.output_names,
+        dynamic_axes={name: {0: "batch"} for name in (*inputs, *graph.output_names)},
         opset=opset,
-        metadata={
-            "vqa_train.name": name,
-            "vqa_train.version": __version__,
-            "vqa_train.targets": record.targets,
-            "vqa_train.fingerprints": {item.name: item.fingerprint for item in record.inputs},
-        },
+        metadata=metadata,
+        fold=False,
     )
 
 
-def _read_rows(path: Path) -> dict[str, NDArray[np.float32]]:
+def _calibration(record: runs.RunRecord) -> Calibration | None:
+    if record.calibration is None:
+        return None
+    value = {key: entry for key, entry in record.calibration.items() if key != "schema"}
+    return parse(Calibration, value, "the run's calibration")
+
+
+def _floor(ensemble: Ensemble, calibration: Calibration | None) -> dict[str, NDArray[Any]]:
+    """What differences count against, per output (K,): the labels' deviation, times what an interval multiplies."""
+    import torch
+
+    deviation = torch.cat([head.target_std for head in ensemble.heads]).amax(dim=0).double().numpy()
+    widest = np.ones(len(ensemble.targets))
+    if calibration is not None and calibration.normalised:
+        widest += [calibration.half_widths.get(target, 0.0) for target in ensemble.targets]
+    return {SCORES: deviation, SPREAD: deviation, LOW: deviation * widest, HIGH: deviation * widest}
+
+
+def _read_rows(path: Path) -> Rows:
     from safetensors.numpy import load_file
 
-    rows: dict[str, NDArray[np.float32]] = load_file(path)
-    return rows
+    return {name: np.asarray(matrix, dtype=np.float32) for name, matrix in load_file(path).items()}
 
 
-def _golden_rows(path: Path, rows: dict[str, NDArray[np.float32]]) -> GoldenRows:
-    few = {name: matrix[:_GOLDEN_ROWS] for name, matrix in rows.items()}
-    scores = OnnxModel(path, threads=1).run(few)[SCORES]
-    return GoldenRows(
-        inputs={n: m.astype(float).tolist() for n, m in few.items()}, scores=scores.astype(float).tolist()
-    )
-
-
-def _sidecar(
-    record: runs.RunRecord, name: str, file: OnnxFile, parity: ParityReport, golden: GoldenRows
-) -> ModelSidecar:
-    return ModelSidecar(
-        name=name,
-        onnx=file,
-        inputs=[
-            ModelInput(
-                name=item.name,
-                modality=item.spec["modality"],
-                backbone=item.spec["backbone"],
-                fingerprint=item.fingerprint,
-                output=item.output,
-                dim=item.dim,
-                spec=item.spec,
-                license=item.license,
-            )
-            for item in record.inputs
-        ],
-        targets=record.targets,
-        input_normalization=(
-            f"inside the graph: training rows' mean and standard deviation per column, clipped at "
-            f"+-{record.config['train']['head']['clip_sd']:g} standard deviations, NaN and infinity as the mean"
-        ),
-        expected_output_range=record.expected_output_range,
-        direction=record.direction,
-        mos_range=record.mos_range,
-        dataset=DatasetRef(**record.dataset),
-        train_config_hash=record.config_sha256,
-        inherited_licenses={
-            f"dataset {record.dataset['name']}": record.dataset_license,
-            **{f"features {item.spec['backbone']}": item.license for item in record.inputs},
-        },
-        descends_from_random_weights=any(item.spec["weights"]["random_seed"] is not None for item in record.inputs),
-        parity=parity.to_json(),
-        golden_rows=golden,
-        run_provenance=record.run_provenance,
-    )
+def _numbers(matrix: NDArray[Any]) -> list[list[float | None]]:
+    flat = matrix.reshape(len(matrix), -1).astype(float).tolist()
+    return [[value if np.isfinite(value) else None for value in row] for row in flat]

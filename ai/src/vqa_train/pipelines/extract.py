@@ -47,7 +47,13 @@ def extract_features(config: ExtractConfig, *, log: Callable[[str], None] = lamb
     """
     check_config(config)
     started = time.monotonic()
-    dataset = load_dataset(config.dataset, data_root=config.data_root, manifests_dir=config.manifests_dir)
+    dataset = load_dataset(
+        config.dataset,
+        data_root=config.data_root,
+        manifests_dir=config.manifests_dir,
+        stores=[config.output],
+        need_videos=bool(config.backbones),
+    )
     store = FeatureStore(config.output)
     provenance = RunProvenance(entrypoint="extract-features", config=config.to_json())
     provenance.inputs["dataset"] = file_entry(dataset.path, "dataset-manifest")

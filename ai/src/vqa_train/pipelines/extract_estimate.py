@@ -109,7 +109,13 @@ def estimate(config: ExtractConfig, *, log: Callable[[str], None] = lambda _: No
         as `extract_features` before it begins.
     """
     check_config(config)
-    dataset = load_dataset(config.dataset, data_root=config.data_root, manifests_dir=config.manifests_dir)
+    dataset = load_dataset(
+        config.dataset,
+        data_root=config.data_root,
+        manifests_dir=config.manifests_dir,
+        stores=[config.output],
+        need_videos=bool(config.backbones),
+    )
     compute = resolve_compute(config.device, config.precision, config.batch, compiled=config.compiled)
     backbones = build_extractors(config)
     writers: dict[str, Any] = {b.spec.set_name: _ReadOnlyWriter(b.spec, config.output) for b in backbones}

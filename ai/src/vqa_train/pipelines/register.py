@@ -10,22 +10,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vqa_train.core.config import load_json, load_yaml, parse
 from vqa_train.core.errors import ModelError, UsageError
 from vqa_train.core.files import atomic_write_bytes, display_path
 from vqa_train.core.hashing import sha256_bytes, sha256_file
 from vqa_train.core.provenance import RunProvenance, file_entry
 from vqa_train.onnx.runtime import OnnxModel
+from vqa_train.pipelines.check_head import check_head
 from vqa_train.pipelines.export_backbone import ExportedBackbone, export_backbone
 from vqa_train.pipelines.publish import CARD_FILE, HEAD_FILE, SIDECAR_FILE, publish
-from vqa_train.pipelines.score import check_head
+from vqa_train.pipelines.replay import replay_golden
 from vqa_train.registry.cache import LARGE_BYTES, keep
 from vqa_train.registry.card import render_card
 from vqa_train.registry.registry import ModelRegistry
 from vqa_train.registry.sidecar import (
-    SCORES,
     Kind,
     ModelInput,
     ModelSidecar,
@@ -138,6 +136,13 @@ def _read_exported(config: RegisterConfig) -> ModelSidecar:
     sidecar = read_sidecar(sidecar_path(config.model))
     if sidecar.registered:
         raise UsageError(f"{str(config.model)!r} is a registered model", hint="give the file that `export` wrote")
+    imported = [item.name for item in sidecar.inputs if item.feature_spec().imported]
+    if imported:
+        raise UsageError(
+            f"model {sidecar.name!r} takes imported features ({', '.join(imported)}), which nothing here computes from "
+            "a video, so it could not score one",
+            hint="`vqa-train eval` measures the exported file on stored features",
+        )
     random = [item.name for item in sidecar.inputs if item.feature_spec().random_seed is not None]
     if sidecar.descends_from_random_weights or random:
         raise ModelError(
@@ -146,19 +151,8 @@ def _read_exported(config: RegisterConfig) -> ModelSidecar:
         )
     head = OnnxModel(config.model, expected_sha256=sidecar.onnx.sha256)
     check_head(head, sidecar)
-    _replay(head, sidecar)
+    replay_golden(head, sidecar)
     return sidecar
-
-
-def _replay(head: OnnxModel, sidecar: ModelSidecar) -> None:
-    from vqa_train.onnx.parity import compare
-
-    golden = sidecar.golden_rows
-    expected = np.asarray(golden.scores, dtype=np.float64)
-    if expected.size == 0 or expected.ndim != 2:
-        raise ModelError(f"model {sidecar.name!r} has no golden rows, so its graph cannot be checked against them")
-    got = head.run({name: np.asarray(rows, dtype=np.float32) for name, rows in golden.inputs.items()})[SCORES]
-    compare("golden", expected, got, tolerance=golden.tolerance, what=sidecar.name)
 
 
 def _dataset(config: RegisterConfig, exported: ModelSidecar) -> dict[str, Any]:

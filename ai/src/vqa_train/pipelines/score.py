@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vqa_train.core.errors import ModelError, Reason, UsageError, VqaError
 from vqa_train.core.files import confined
 from vqa_train.core.hashing import sha256_file
 from vqa_train.onnx.runtime import OnnxModel
+from vqa_train.pipelines.check_head import check_head
 from vqa_train.pipelines.score_graphs import Features, ModelFiles, TextGraph, VideoGraph
 from vqa_train.registry.cache import ready_models
 from vqa_train.registry.registry import ModelRegistry
-from vqa_train.registry.sidecar import SCORES, Direction, ModelInput, ModelSidecar
+from vqa_train.registry.sidecar import HIGH, LOW, SCORES, SPREAD, Direction, ModelInput, ModelSidecar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +35,14 @@ class Score:
 
     Attributes:
         video: the path as it was given.
-        prompt: the text that went into the score, None for a model that takes none.
+        prompt: the text that went into the score, None for a model that takes none and where none was given.
         scores: target -> score on the scale of `mos_range`.
+        spread: target -> standard deviation of what the model's heads say, on the same scale; None where the model
+            states none.
+        interval: target -> lowest and highest label to expect at `level`; None where the model has no interval, or
+            an input is missing.
+        level: share of new labels that the intervals are to hold; None without intervals.
+        missing: inputs of the model that were absent, counted as what is usual in training.
         mos_range: target -> lowest and highest label of the dataset's scale; scores may lie a little outside.
         expected_range: target -> range of scores to expect; one outside says that the video is unlike those that
             the model was fitted on.
@@ -45,6 +53,10 @@ class Score:
     video: str
     prompt: str | None
     scores: Mapping[str, float]
+    spread: Mapping[str, float | None]
+    interval: Mapping[str, tuple[float, float] | None]
+    level: float | None
+    missing: tuple[str, ...]
     mos_range: Mapping[str, tuple[float, float]]
     expected_range: Mapping[str, tuple[float, float]]
     direction: Direction
@@ -135,36 +147,69 @@ class Scorer:
 
     @property
     def takes_prompt(self) -> bool:
-        """Whether every video needs a prompt."""
+        """Whether a prompt goes into the scores."""
         return self.sidecar.takes_prompt
+
+    @property
+    def needs_prompt(self) -> bool:
+        """Whether no video can be scored without one."""
+        return self.sidecar.needs_prompt
 
     def score(self, video: str | Path, prompt: str | None = None) -> Score:
         """Decode a video and score it.
 
         Args:
             video: the file.
-            prompt: the text it was made from; needed by a model that takes one and ignored by one that does not.
+            prompt: the text it was made from; needed by a model that takes one, unless its heads were trained to do
+                without (`needs_prompt`), and ignored by one that does not.
 
         Raises:
             MediaError: the video cannot be read; `reason` says why.
-            UsageError: the model takes a prompt and got none.
+            UsageError: the model needs a prompt and got none.
             ModelError: a graph failed or gave a NaN or infinity.
         """
         used = self._check_prompt(prompt)
         features = self._video_features(Path(video))
-        for fingerprint, encoder in self._texts.items():
-            features[fingerprint] = encoder.features(used or "")
-        rows = {i.name: features[i.fingerprint][i.output][None].astype(np.float32) for i in self.sidecar.inputs}
-        for name, row in rows.items():
-            if not np.isfinite(row).all():
-                raise ModelError(f"{str(video)!r}: NaN or infinity in feature {name!r}", reason=Reason.NON_FINITE)
-        values = self._head.run(rows)[SCORES][0]
-        if not np.isfinite(values).all():
-            raise ModelError(f"{str(video)!r}: model {self.sidecar.name!r} gave {values}", reason=Reason.NON_FINITE)
+        if used is not None:
+            features |= {fingerprint: encoder.features(used) for fingerprint, encoder in self._texts.items()}
+        rows, missing = {}, []
+        for item in self.sidecar.inputs:
+            if item.fingerprint in features:
+                row = features[item.fingerprint][item.output][None].astype(np.float32)
+                if not np.isfinite(row).all():
+                    raise ModelError(
+                        f"{str(video)!r}: NaN or infinity in feature {item.name!r}", reason=Reason.NON_FINITE
+                    )
+            else:
+                missing.append(item.name)
+                row = np.full((1, *item.dims), np.nan, dtype=np.float32)
+            rows[item.name] = row
+        return self._score(str(video), used, tuple(missing), {k: v[0] for k, v in self._head.run(rows).items()})
+
+    def _score(
+        self, video: str, prompt: str | None, missing: tuple[str, ...], outputs: Mapping[str, NDArray[Any]]
+    ) -> Score:
+        targets, calibration = self.sidecar.targets, self.sidecar.calibration
+        bounded = calibration.half_widths if calibration is not None else {}
+        for name, values in outputs.items():
+            # Ends of an interval that the calibration could not bound are infinite.
+            stated = [not (name in (LOW, HIGH) and target not in bounded) for target in targets]
+            if not np.isfinite(values[stated]).all():
+                raise ModelError(
+                    f"{video!r}: model {self.sidecar.name!r} gave {name} {values}", reason=Reason.NON_FINITE
+                )
+        numbers = {name: dict(zip(targets, map(float, values), strict=True)) for name, values in outputs.items()}
+        spread, low, high = numbers.get(SPREAD, {}), numbers.get(LOW, {}), numbers.get(HIGH, {})
+        # Calibrated on rows with every input: nothing is known of the others.
+        known = set() if missing else set(bounded)
         return Score(
-            video=str(video),
-            prompt=used,
-            scores={target: float(value) for target, value in zip(self.sidecar.targets, values, strict=True)},
+            video=video,
+            prompt=prompt,
+            scores=numbers[SCORES],
+            spread={target: spread.get(target) for target in targets},
+            interval={target: (low[target], high[target]) if target in known else None for target in targets},
+            level=calibration.level if calibration is not None and known else None,
+            missing=missing,
             mos_range=self.sidecar.mos_range,
             expected_range=self.sidecar.expected_output_range,
             direction=self.sidecar.direction,
@@ -186,6 +231,8 @@ class Scorer:
         if not self.takes_prompt:
             return None
         if prompt is None or not prompt.strip():
+            if not self.needs_prompt:
+                return None
             raise UsageError(
                 f"model {self.sidecar.name!r} takes a prompt and got none",
                 hint="give the text that the video was made from with --prompt or in the list",
@@ -218,30 +265,3 @@ def _key(video: Path) -> str:
 
     check_file(video)
     return sha256_file(video)
-
-
-def check_head(head: OnnxModel, sidecar: ModelSidecar) -> None:
-    """Whether a head's graph is what its sidecar says: input names and dimensions, output, targets, opset.
-
-    Raises:
-        ModelError: names the first difference.
-    """
-    pairs: list[tuple[str, Any, Any]] = [
-        ("inputs", sorted(item.name for item in sidecar.inputs), sorted(head.inputs)),
-        ("outputs", [SCORES], list(head.outputs)),
-        ("output names in the sidecar", [SCORES], sidecar.output_names),
-        ("opset", sidecar.onnx.opset, head.opset),
-    ]
-    for item in sidecar.inputs:
-        if item.name in head.inputs:
-            pairs.append((f"dimensions of input {item.name!r}", [item.dim], list(head.inputs[item.name].shape[1:])))
-    if SCORES in head.outputs:
-        width = head.outputs[SCORES].shape[-1]
-        if isinstance(width, int):
-            pairs.append(("number of targets", len(sidecar.targets), width))
-    for what, claimed, found in pairs:
-        if claimed != found:
-            raise ModelError(
-                f"model {sidecar.name!r}: its sidecar says {what} {claimed}, the graph {str(head.path)!r} has {found}",
-                hint="sidecar and graph do not belong together; export again",
-            )

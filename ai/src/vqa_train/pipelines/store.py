@@ -45,6 +45,11 @@ def _describe(feature_set: FeatureSet) -> dict[str, Any]:
         "modality": spec.modality,
         "license": feature_set.license,
         "random_weights": spec.random_seed is not None,
+        "imported": spec.preprocessing["imported"] if spec.imported else None,
+        "finite_rows": {
+            name: sum(commit.statistics[name].n for commit in commits if name in commit.statistics)
+            for name in (output.name for output in spec.outputs if len(output.shape) == 1)
+        },
         "keys": len(feature_set.known_keys()),
         "rows": len(rows),
         "duplicate_rows": sum(commit.rows for commit in commits) - len(rows),

@@ -11,9 +11,14 @@ from vqa_train.core.config import StrictModel, load_json, parse
 from vqa_train.core.errors import ModelError
 from vqa_train.core.files import atomic_write_json
 from vqa_train.core.types import FeatureSpec
+from vqa_train.registry.facts import Calibration, MemberFacts, ProtocolSummary
 
 SIDECAR_SCHEMA = "vqa-train/model/1"
-SCORES = "scores"
+SCORES, SPREAD, LOW, HIGH = "scores", "spread", "low", "high"
+OUTPUTS = ((SCORES,), (SCORES, SPREAD), (SCORES, LOW, HIGH), (SCORES, SPREAD, LOW, HIGH))
+"""Outputs that a head's graph may have, each float32 (N, targets)."""
+INTERVAL_KEY = "vqa_train.interval"
+"""Key of the metadata that says which half widths a graph was built with, as `Calibration.in_graph` gives them."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
@@ -21,6 +26,10 @@ Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{7,40}|unknown)$")
 Direction = Literal["higher_is_better", "lower_is_better"]
 Kind = Literal["nr", "fr"]
 Range = tuple[float, float]
+
+
+# Left out of the file where not set, so that a reader that does not know them reads every model without them.
+_LATER = {"shape", "outputs", "optional_inputs", "datasets", "members", "calibration", "protocol", "scales"}
 
 
 class OnnxFile(StrictModel):
@@ -71,7 +80,8 @@ class ModelInput(StrictModel):
         backbone: registry name.
         fingerprint: of the feature set that the head was fitted on.
         output: which output of the backbone.
-        dim: columns of the input.
+        dim: length of the last axis.
+        shape: of one row where it is no vector, (T, D).
         spec: the feature spec whole; its recomputed fingerprint must be `fingerprint`.
         license: of the backbone's weights.
         backbone_onnx, tokenizer: set by `register`; a tokenizer for text only.
@@ -83,10 +93,22 @@ class ModelInput(StrictModel):
     fingerprint: Sha256
     output: str
     dim: int = Field(gt=0)
+    shape: tuple[Annotated[int, Field(gt=0)], ...] | None = None
     spec: dict[str, Any]
     license: str
     backbone_onnx: BackboneOnnx | None = None
     tokenizer: TokenizerFile | None = None
+
+    @model_validator(mode="after")
+    def _shape_ends_in_dim(self) -> ModelInput:
+        if self.shape is not None and self.shape[-1:] != (self.dim,):
+            raise ValueError(f"input {self.name!r} has shape {list(self.shape)}, which does not end in dim {self.dim}")
+        return self
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return (self.dim,) if self.shape is None else self.shape
 
     def feature_spec(self) -> FeatureSpec:
         """The spec, with what this record says of it checked against it.
@@ -100,7 +122,7 @@ class ModelInput(StrictModel):
             "fingerprint": (self.fingerprint, spec.fingerprint),
             "backbone": (self.backbone, spec.backbone),
             "modality": (self.modality, spec.modality),
-            "dim": ([self.dim], list(spec.output(self.output).shape)),
+            "dim": (list(self.dims), list(spec.output(self.output).shape)),
         }
         for what, (claimed, found) in claims.items():
             if claimed != found:
@@ -117,16 +139,18 @@ class DatasetRef(StrictModel):
 
 
 class GoldenRows(StrictModel):
-    """A few rows as they occur in the store and the scores that the graph gave for them.
+    """A few rows as they occur in the store and what the graph gave for them.
 
     Attributes:
-        inputs: input name -> rows of `dim` numbers.
+        inputs: input name -> rows of `prod(shape)` numbers, the last axis fastest; None for a missing value.
         scores: per row, one number per target.
+        outputs: further outputs likewise; None for an end of an interval that is not bounded.
         tolerance: |difference| / max(1, |score|) that a replay may show.
     """
 
-    inputs: dict[str, list[list[float]]]
+    inputs: dict[str, list[list[float | None]]]
     scores: list[list[float]]
+    outputs: dict[str, list[list[float | None]]] | None = None
     tolerance: float = Field(default=1e-5, gt=0)
 
 
@@ -136,10 +160,17 @@ class ModelSidecar(StrictModel):
     Attributes:
         schema_version: of this schema; how it is bumped is in docs/formats/model.md.
         kind: "nr" (the video alone) or "fr" (the video against its reference).
+        output_names: of the graph, one of `OUTPUTS`.
+        optional_inputs: may be absent (NaN) when a video is scored: the heads were trained to do without them.
         input_normalization: where inputs are standardised, in words.
         expected_output_range: target -> range of scores to expect; one outside says that the video is unlike those
             it was fitted on.
         mos_range: target -> the dataset's scale.
+        dataset: what it was fitted on; the first of `datasets` where it was several, whose scale the scores have.
+        members: what is averaged.
+        calibration: where the intervals `low` to `high` come from.
+        protocol: how the recipe did on rows that it was not fitted on.
+        scales: dataset -> target -> its map from the scale of the scores, where several datasets were joined.
         inherited_licenses: source (dataset or feature set) -> licence.
         metrics: what `eval` reported, as it reported it.
         parity: the report of the export's parity check.
@@ -155,12 +186,18 @@ class ModelSidecar(StrictModel):
     onnx: OnnxFile
     inputs: list[ModelInput] = Field(min_length=1)
     output_names: list[str] = Field(default=[SCORES], min_length=1)
+    optional_inputs: list[str] | None = None
     targets: list[str] = Field(min_length=1)
     input_normalization: str
     expected_output_range: dict[str, Range]
     direction: Direction
     mos_range: dict[str, Range]
     dataset: DatasetRef | None = None
+    datasets: list[DatasetRef] | None = None
+    members: list[MemberFacts] | None = None
+    calibration: Calibration | None = None
+    protocol: ProtocolSummary | None = None
+    scales: dict[str, dict[str, dict[str, Any]]] | None = None
     train_commit: Commit | None = None
     train_config_hash: Sha256
     license: str | None = None
@@ -179,9 +216,29 @@ class ModelSidecar(StrictModel):
         for what, ranges in (("expected_output_range", self.expected_output_range), ("mos_range", self.mos_range)):
             if sorted(ranges) != sorted(self.targets):
                 raise ValueError(f"{what} has {sorted(ranges)}, targets are {sorted(self.targets)}")
+        unknown = sorted(set(self.optional_inputs or ()) - {item.name for item in self.inputs})
+        if unknown:
+            raise ValueError(f"optional_inputs has {unknown}, which are no inputs")
+        self._check_outputs()
         if self.registered:
             self._refuse_incomplete()
         return self
+
+    def _check_outputs(self) -> None:
+        if tuple(self.output_names) not in OUTPUTS:
+            raise ValueError(f"output_names must be one of {list(map(list, OUTPUTS))}")
+        calibration = self.calibration
+        bounded = calibration is not None and calibration.bounded
+        if bounded != (LOW in self.output_names):
+            raise ValueError(
+                f"output_names are {self.output_names}, calibration has {'' if bounded else 'no '}intervals"
+            )
+        if calibration is None:
+            return
+        if sorted(calibration.targets) != sorted(self.targets):
+            raise ValueError(f"calibration has {sorted(calibration.targets)}, targets are {sorted(self.targets)}")
+        if calibration.normalised and bounded and SPREAD not in self.output_names:
+            raise ValueError("calibration is in units of the spread, which is not in output_names")
 
     def _refuse_incomplete(self) -> None:
         lacking = [f for f in ("kind", "dataset", "train_commit", "license") if getattr(self, f) is None]
@@ -193,12 +250,23 @@ class ModelSidecar(StrictModel):
 
     @property
     def takes_prompt(self) -> bool:
-        """Whether scoring needs a text beside the video."""
+        """Whether a text beside the video goes into the scores."""
         return any(item.modality == "text" for item in self.inputs)
 
+    @property
+    def needs_prompt(self) -> bool:
+        """Whether nothing can be scored without that text."""
+        texts = {item.name for item in self.inputs if item.modality == "text"}
+        return bool(texts) and (len(texts) == len(self.inputs) or not texts <= set(self.optional_inputs or ()))
+
     def to_json(self) -> dict[str, Any]:
-        """The file's value."""
-        return self.model_dump(mode="json", by_alias=True)
+        """The file's value; a model without what the later optional fields say has none of them in its file."""
+        value = self.model_dump(mode="json", by_alias=True)
+        for owner in (value, value["golden_rows"], *value["inputs"]):
+            for name in _LATER & owner.keys():
+                if owner[name] is None:
+                    del owner[name]
+        return value
 
     def identity(self) -> dict[str, Any]:
         """The file's value without when and where it was made: two registrations of one model have the same."""

@@ -9,16 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vqa_train.core.errors import StoreError
 from vqa_train.core.hashing import sha256_bytes
 from vqa_train.core.types import FeatureSpec
 from vqa_train.store import filesystem
 from vqa_train.store.arrow import encode
+from vqa_train.store.batch import RowBatch, check_batch, digests, stack, statistics
 from vqa_train.store.layout import COMMIT_SCHEMA, RUN_ID, SHARDS
 from vqa_train.store.records import ShardCommit
-from vqa_train.store.rows import FeatureRow, checked_row, row_digest
+from vqa_train.store.rows import FeatureRow, checked_row
 from vqa_train.store.seal import parse_sealed, sealed
 
 
@@ -46,11 +45,32 @@ def append(
     Raises:
         StoreError: no rows, a row that does not follow the spec (none is then written), or a failing disk.
     """
+    _check_some(spec, rows)
+    batch = stack(spec, [checked_row(spec, row) for row in rows])
+    return _write(folder, spec, batch, profile, run_id)
+
+
+def append_batch(
+    folder: Path, spec: FeatureSpec, batch: RowBatch, *, profile: Mapping[str, str], run_id: str
+) -> ShardCommit:
+    """`append` of rows that are columns already, for sets without facts (texts, imported features).
+
+    Raises:
+        StoreError: as `append`.
+    """
+    _check_some(spec, batch.keys)
+    check_batch(spec, batch)
+    return _write(folder, spec, batch, profile, run_id)
+
+
+def _check_some(spec: FeatureSpec, rows: Sequence[Any]) -> None:
     if not rows:
         raise StoreError(f"nothing to append to {spec.set_name}: no rows")
+
+
+def _write(folder: Path, spec: FeatureSpec, batch: RowBatch, profile: Mapping[str, str], run_id: str) -> ShardCommit:
     check_run_id(run_id)
-    rows = [checked_row(spec, row) for row in rows]
-    data = encode(spec, rows)
+    data = encode(spec, batch)
     shard = str(uuid.uuid4())
     record = {
         "schema": COMMIT_SCHEMA,
@@ -58,14 +78,14 @@ def append(
         "fingerprint": spec.fingerprint,
         "sha256": sha256_bytes(data),
         "bytes": len(data),
-        "rows": len(rows),
+        "rows": len(batch),
         "profile": dict(profile),
         "run_id": run_id,
         "created": now(),
-        "keys": [row.key for row in rows],
-        "views": [row.view for row in rows],
-        "digests": [row_digest(spec, row) for row in rows],
-        "statistics": statistics(spec, rows),
+        "keys": list(batch.keys),
+        "views": [int(view) for view in batch.views],
+        "digests": digests(spec, batch),
+        "statistics": statistics(spec, batch),
     }
     commit_data = sealed(record)
     commit = parse_sealed(ShardCommit, commit_data, "the commit to be written")
@@ -80,17 +100,3 @@ def append(
                 parquet_path.unlink(missing_ok=True)
         raise
     return commit
-
-
-def statistics(spec: FeatureSpec, rows: Sequence[FeatureRow]) -> dict[str, Any]:
-    """n, sum and sum of squares in float64 of each output with one axis; duplicates count as often as they stand."""
-    found = {}
-    for output in spec.outputs:
-        if len(output.shape) == 1:
-            values = np.stack([row.outputs[output.name] for row in rows]).astype(np.float64)
-            found[output.name] = {
-                "n": len(rows),
-                "sum": values.sum(axis=0).tolist(),
-                "sum_of_squares": np.square(values).sum(axis=0).tolist(),
-            }
-    return found

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from vqa_train.core.errors import StoreError
 from vqa_train.core.hashing import canonical_json
 from vqa_train.core.types import FeatureSpec, OutputSpec
+from vqa_train.store.batch import RowBatch
 from vqa_train.store.layout import KEY_COLUMNS, SHARD_SCHEMA, VIEW_COLUMN
-from vqa_train.store.rows import FACTS, FeatureRow
+from vqa_train.store.rows import FACTS, FeatureRow, fact_names
 
 _FACT_TYPES = {int: pa.int64(), float: pa.float64(), str: pa.string()}
 
@@ -33,11 +34,6 @@ def arrow_schema(spec: FeatureSpec) -> pa.Schema:
     return pa.schema([key, view, *outputs, *facts], metadata=metadata)
 
 
-def fact_names(spec: FeatureSpec) -> list[str]:
-    """The fact columns of a feature set, in order."""
-    return list(FACTS) if spec.modality == "video" else []
-
-
 def _output_field(output: OutputSpec) -> pa.Field:
     kind = pa.float32()
     for size in reversed(output.shape):
@@ -48,20 +44,19 @@ def _output_field(output: OutputSpec) -> pa.Field:
     return pa.field(output.name, kind, nullable=False, metadata=metadata)
 
 
-def encode(spec: FeatureSpec, rows: Sequence[FeatureRow]) -> bytes:
+def encode(spec: FeatureSpec, batch: RowBatch) -> bytes:
     """Checked rows as the bytes of a Parquet file (zstd, byte-stream-split floats, page checksums)."""
     schema = arrow_schema(spec)
-    columns: list[Any] = [pa.array([row.key for row in rows]), pa.array([row.view for row in rows], pa.int32())]
+    columns: list[Any] = [pa.array(batch.keys, pa.string()), pa.array(batch.views, pa.int32())]
     for output in spec.outputs:
-        stacked = np.stack([row.outputs[output.name] for row in rows])
-        column = pa.array(stacked.reshape(-1))
+        column = pa.array(batch.outputs[output.name].reshape(-1))
         for axis in range(len(output.shape), 0, -1):
             kind = schema.field(output.name).type
             for _ in range(axis - 1):
                 kind = kind.value_type
             column = pa.FixedSizeListArray.from_arrays(column, type=kind)
         columns.append(column)
-    columns += [pa.array([row.facts[n] for row in rows], schema.field(n).type) for n in fact_names(spec)]
+    columns += [pa.array([facts[n] for facts in batch.facts], schema.field(n).type) for n in fact_names(spec)]
     sink = pa.BufferOutputStream()
     pq.write_table(
         pa.Table.from_arrays(columns, schema=schema),
@@ -112,13 +107,26 @@ def to_numpy(column: Any, shape: Sequence[int]) -> NDArray[np.float32]:
     return array
 
 
-def to_rows(spec: FeatureSpec, table: pa.Table) -> list[FeatureRow]:
+def to_batch(spec: FeatureSpec, table: pa.Table) -> RowBatch:
     """Every row of a whole shard."""
-    keys = table.column(KEY_COLUMNS[spec.modality]).to_pylist()
-    views = table.column(VIEW_COLUMN).to_pylist()
-    facts = table.select(fact_names(spec)).to_pylist() if spec.modality == "video" else [{}] * len(keys)
-    outputs = {output.name: to_numpy(table.column(output.name), output.shape) for output in spec.outputs}
+    names = fact_names(spec)
+    return RowBatch(
+        keys=table.column(KEY_COLUMNS[spec.modality]).to_pylist(),
+        views=table.column(VIEW_COLUMN).to_pylist(),
+        outputs={output.name: to_numpy(table.column(output.name), output.shape) for output in spec.outputs},
+        facts=table.select(names).to_pylist() if names else (),
+    )
+
+
+def to_rows(spec: FeatureSpec, table: pa.Table) -> list[FeatureRow]:
+    """`to_batch`, row by row."""
+    batch = to_batch(spec, table)
     return [
-        FeatureRow(key=key, view=view, facts=fact, outputs={name: array[i, ...] for name, array in outputs.items()})
-        for i, (key, view, fact) in enumerate(zip(keys, views, facts, strict=True))
+        FeatureRow(
+            key=key,
+            view=view,
+            facts=batch.facts[i] if batch.facts else {},
+            outputs={name: array[i, ...] for name, array in batch.outputs.items()},
+        )
+        for i, (key, view) in enumerate(zip(batch.keys, batch.views, strict=True))
     ]

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from vqa_train.store.mapped import MappedMatrix
+    from vqa_train.store.matrix import MatrixType
+
 
 def read_spec(folder: Path) -> tuple[FeatureSpec, str]:
     """The spec and licence in a feature set's folder.
@@ -96,6 +99,31 @@ class FeatureSet:
         from vqa_train.store.append import append
 
         return append(self.folder, self.spec, list(rows), profile=profile, run_id=run_id)
+
+    def append_arrays(
+        self,
+        keys: Sequence[str],
+        outputs: Mapping[str, NDArray[np.float32]],
+        *,
+        views: Sequence[int] | None = None,
+        profile: Mapping[str, str],
+        run_id: str,
+    ) -> ShardCommit:
+        """`append` of n rows given as columns, without an object per row; for text and imported sets.
+
+        Args:
+            keys: n hex sha256.
+            outputs: name -> float32 (n, *shape of the spec); finite, unless the set is imported.
+            views: n numbers of views; None for view 0.
+
+        Raises:
+            StoreError: as `append`; a set whose rows carry facts about a clip.
+        """
+        from vqa_train.store.append import append_batch
+        from vqa_train.store.batch import RowBatch
+
+        batch = RowBatch(keys, views if views is not None else [0] * len(keys), outputs)
+        return append_batch(self.folder, self.spec, batch, profile=profile, run_id=run_id)
 
     def commits(self) -> list[ShardCommit]:
         """Every committed shard, by name; commit files are read once, new ones are seen at every call.
@@ -176,6 +204,29 @@ class FeatureSet:
         from vqa_train.store.read import read_matrix
 
         return read_matrix(self.folder, self.spec, self.commits(), self._hashes, output=output, keys=keys, view=view)
+
+    def mapped(
+        self, output: str, keys: Sequence[str], *, dtype: MatrixType = "float32", cache_dir: Path | None = None
+    ) -> MappedMatrix:
+        """One output of `keys`, in their order, averaged over the views, as a raw file that is read in pieces.
+
+        It is written once, shard by shard, with memory for one shard and the keys; later calls with the same keys use
+        it again. It is safe to delete.
+
+        Args:
+            dtype: `float16` halves the file and rounds to 11 significant bits; NaN and published infinities stay.
+            cache_dir: folder of the file; None for the feature set's own `cache/`.
+
+        Raises:
+            StoreError: no keys, keys without a row, a damaged shard, a finite value beyond float16, or a failing disk.
+            ConfigError: no such output.
+        """
+        from vqa_train.store.matrix import mapped_matrix
+
+        commits, hashes = self.commits(), self._hashes
+        return mapped_matrix(
+            self.folder, self.spec, commits, hashes, output=output, keys=keys, dtype=dtype, cache_dir=cache_dir
+        )
 
     def snapshot(self) -> tuple[str, SnapshotRecord]:
         """Bring manifest.json up to what is committed; its sha256 and content.

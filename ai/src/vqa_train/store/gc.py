@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vqa_train.store import filesystem
-from vqa_train.store.layout import CACHE, FAILURES, RUNS, SHARDS, SNAPSHOTS, TEMPORARY, set_folders
+from vqa_train.store.layout import CACHE, DATASETS, FAILURES, RUNS, SHARDS, SNAPSHOTS, TEMPORARY, set_folders
 from vqa_train.store.store import check_store
 
 DEFAULT_GRACE_S = 3600.0
@@ -50,6 +50,7 @@ def _old(leftover: Leftover, grace_s: float) -> bool:
 
 def _leftovers(root: Path) -> Iterator[Leftover]:
     yield from _temporary(root)
+    yield from _temporary(root / DATASETS)
     for folder in set_folders(root):
         for place in (folder, *(folder / name for name in (SHARDS, FAILURES, SNAPSHOTS, RUNS))):
             yield from _temporary(place)
@@ -63,7 +64,8 @@ def _leftovers(root: Path) -> Iterator[Leftover]:
         if cache.is_dir() and not cache.is_symlink():
             for path in sorted(cache.rglob("*")):
                 if path.is_symlink() or not path.is_dir():
-                    yield from _leftover(path, "derived cache")
+                    unfinished = TEMPORARY.fullmatch(path.name) is not None
+                    yield from _leftover(path, "temporary file" if unfinished else "derived cache")
 
 
 def _temporary(folder: Path) -> Iterator[Leftover]:

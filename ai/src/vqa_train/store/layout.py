@@ -28,6 +28,10 @@ RUNS = "runs"
 CACHE = "cache"
 """Derived files, safe to delete; everything below it is fair game for `gc`."""
 
+DATASETS = "datasets"
+"""In the store's root: labels that were imported together with features, as ordinary dataset manifests."""
+MATRIX_SCHEMA = "vqa-train/matrix/1"
+
 KEY_COLUMNS = {"video": "video_sha256", "text": "text_sha256"}
 VIEW_COLUMN = "view"
 

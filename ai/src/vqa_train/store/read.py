@@ -17,6 +17,7 @@ from vqa_train.core.types import FeatureSpec
 from vqa_train.store.arrow import arrow_schema, decode, to_numpy
 from vqa_train.store.commits import Place, places
 from vqa_train.store.layout import SHARDS
+from vqa_train.store.locate import no_features
 from vqa_train.store.records import ShardCommit
 
 
@@ -101,12 +102,7 @@ def read_matrix(
     chosen = places(commits, set(keys))
     missing = [key for key in dict.fromkeys(keys) if (key, view) not in chosen]
     if missing:
-        first = ", ".join(key[:12] for key in missing[:3])
-        raise StoreError(
-            f"{spec.set_name} has no features (view {view}) for {len(missing)} of {len(set(keys))} keys: {first}"
-            f"{', ...' if len(missing) > 3 else ''}",
-            hint="run vqa-train extract-features, or vqa-train store failures to see what failed",
-        )
+        raise no_features(spec, view, missing, len(set(keys)))
     matrix = np.empty((len(keys), *shape), dtype=np.float32)
     by_name = {commit.shard: commit for commit in commits}
     for shard, picks in _by_shard([chosen[key, view] for key in keys]).items():

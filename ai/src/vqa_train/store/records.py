@@ -143,3 +143,25 @@ class FailureRecord(StrictModel):
     message: str
     run_id: str
     created: str
+
+
+class MatrixRecord(StrictModel):
+    """cache/<source>.json: what the raw matrix file beside it holds.
+
+    Attributes:
+        source: hash of what it was made from; the files' name.
+        set, output: of which feature.
+        dtype: float16 or float32, little-endian.
+        shape: rows first.
+        bytes, sha256: of the raw file.
+    """
+
+    schema_: Literal["vqa-train/matrix/1"] = Field(alias="schema")
+    source: Sha256
+    set: str
+    output: str
+    dtype: Literal["float16", "float32"]
+    shape: tuple[Count, ...]
+    bytes: Count
+    sha256: Sha256
+    seal: Sha256

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vqa_train.core.errors import Reason, StoreError
 from vqa_train.core.hashing import canonical_json
-from vqa_train.core.types import FeatureSpec, OutputSpec
+from vqa_train.core.types import FeatureSpec
 from vqa_train.store.layout import KEY, KEY_COLUMNS, OUTPUT_NAME, VIEW_COLUMN
 
 FACTS: Mapping[str, type] = {
@@ -24,7 +24,7 @@ FACTS: Mapping[str, type] = {
     "codec": str,
     "decoder": str,
 }
-"""Columns about the clip that every row of a video set carries; a row of a text set carries none."""
+"""Columns about the clip that every row of a video set carries; a row of a text or imported set carries none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class FeatureRow:
         key: hex sha256 of the video's bytes or of the text's UTF-8.
         view: 0-based number of the view.
         outputs: name -> float32 array of the shape in the spec.
-        facts: `Clip.facts()` for a video, empty for a text.
+        facts: `Clip.facts()` for a video, empty for a text and for imported features.
     """
 
     key: str
@@ -76,6 +76,11 @@ class RecordedFailure(Failure):
     created: str
 
 
+def fact_names(spec: FeatureSpec) -> list[str]:
+    """The fact columns of a feature set, in order: those of a clip, where the features were extracted from one."""
+    return list(FACTS) if spec.modality == "video" and not spec.imported else []
+
+
 def num_views(spec: FeatureSpec) -> int:
     """Views that a key has when it is complete."""
     return spec.sampling.views if spec.sampling is not None else 1
@@ -106,7 +111,7 @@ def checked_row(spec: FeatureSpec, row: FeatureRow) -> FeatureRow:
 
     Raises:
         StoreError: key, view, output names, dtype, shape or facts are not what the spec says; with reason
-            `non_finite` when an output holds NaN or infinity.
+            `non_finite` when an output of a set that was not imported holds NaN or infinity.
     """
     if not KEY.fullmatch(row.key):
         raise StoreError(f"row key {row.key!r} is not 64 lower-case hex digits")
@@ -117,26 +122,31 @@ def checked_row(spec: FeatureSpec, row: FeatureRow) -> FeatureRow:
     if set(row.outputs) != set(expected):
         raise StoreError(f"{name}: expected outputs {expected}, got {list(row.outputs)}")
     for output in spec.outputs:
-        _check_output(name, output, row.outputs[output.name])
+        check_array(name, output.name, output.shape, row.outputs[output.name], finite=not spec.imported)
     facts = _checked_facts(name, spec, row.facts)
     return FeatureRow(key=row.key, view=int(row.view), outputs=row.outputs, facts=facts)
 
 
-def _check_output(name: str, output: OutputSpec, array: Any) -> None:
+def check_array(name: str, output: str, shape: tuple[int, ...], array: Any, *, finite: bool) -> None:
+    """Refuse an array of another dtype or shape, and with `finite` one that holds NaN or infinity.
+
+    Raises:
+        StoreError: `name` and `output` say where; with reason `non_finite` for NaN and infinity.
+    """
     known = isinstance(array, np.ndarray | np.generic)
-    if not known or array.dtype != np.float32 or array.shape != output.shape:
+    if not known or array.dtype != np.float32 or array.shape != shape:
         got = f"{array.dtype} {array.shape}" if known else type(array).__name__
-        raise StoreError(f"{name}: output {output.name!r} must be float32 {output.shape}, got {got}")
-    bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+        raise StoreError(f"{name}: output {output!r} must be float32 {shape}, got {got}")
+    bad = int(array.size - np.count_nonzero(np.isfinite(array))) if finite else 0
     if bad:
         raise StoreError(
-            f"{name}: {bad} of {array.size} values of output {output.name!r} are NaN or infinite",
+            f"{name}: {bad} of {array.size} values of output {output!r} are NaN or infinite",
             reason=Reason.NON_FINITE,
         )
 
 
 def _checked_facts(name: str, spec: FeatureSpec, facts: Mapping[str, Any]) -> dict[str, Any]:
-    expected = dict(FACTS) if spec.modality == "video" else {}
+    expected = {fact: FACTS[fact] for fact in fact_names(spec)}
     if set(facts) != set(expected):
         raise StoreError(f"{name}: expected facts {list(expected)}, got {list(facts)}")
     checked = {}

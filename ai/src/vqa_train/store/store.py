@@ -61,7 +61,7 @@ class FeatureStore:
         check_spec(spec)
         if not BACKBONE_NAME.fullmatch(spec.backbone):
             raise StoreError(f"backbone name {spec.backbone!r} cannot name a folder", hint="letters, digits and . _ -")
-        self._create_root()
+        self.create()
         folder = self.root / spec.set_name
         if not (folder / SPEC_FILE).exists():
             record = {
@@ -79,7 +79,12 @@ class FeatureStore:
             )
         return FeatureSet(folder, found, license, self._hashes)
 
-    def _create_root(self) -> None:
+    def create(self) -> None:
+        """Make `root` a store, where it is not one yet.
+
+        Raises:
+            StoreError: `root` is a file or a folder of something else, or a failing disk.
+        """
         path = self.root / STORE_FILE
         if path.exists():
             check_store(self.root)
@@ -131,7 +136,7 @@ class FeatureStore:
         there = ", ".join(s.name for s in sets) or "nothing yet"
         raise StoreError(
             f"{str(self.root)!r} has no feature set {selector!r}; it has: {there}",
-            hint="extract it with vqa-train extract-features",
+            hint="vqa-train extract-features extracts one, vqa-train import-features brings one from a file",
         )
 
 
@@ -145,6 +150,7 @@ def check_store(root: Path) -> None:
     if not root.is_dir() or not path.exists():
         what = f"has no {STORE_FILE}" if root.is_dir() else "is a file" if root.exists() else "does not exist"
         raise StoreError(
-            f"{str(root)!r} is not a feature store: it {what}", hint="vqa-train extract-features makes one"
+            f"{str(root)!r} is not a feature store: it {what}",
+            hint="vqa-train extract-features makes one, and so does import-features",
         )
     parse_sealed(StoreRecord, filesystem.read(path, "feature store"), f"feature store {str(path)!r}")

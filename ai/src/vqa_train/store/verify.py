@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from vqa_train.core.errors import StoreError
 from vqa_train.core.hashing import sha256_bytes, sha256_file
 from vqa_train.core.progress import progress
 from vqa_train.core.types import FeatureSpec
 from vqa_train.store import filesystem
-from vqa_train.store.append import statistics
-from vqa_train.store.arrow import decode, to_rows
+from vqa_train.store.arrow import decode, to_batch, to_rows
+from vqa_train.store.batch import RowBatch, check_batch, digests, pooled, stack, statistics
 from vqa_train.store.commits import read_commit
 from vqa_train.store.failures import read_file
 from vqa_train.store.feature_set import read_spec
 from vqa_train.store.layout import FAILURES, MANIFEST_FILE, RUNS, SHARDS, SNAPSHOTS, SPEC_FILE, set_folders
 from vqa_train.store.records import ShardCommit, SnapshotRecord
-from vqa_train.store.rows import FeatureRow, checked_row, row_digest
+from vqa_train.store.rows import checked_row, fact_names
 from vqa_train.store.seal import check_seal
 from vqa_train.store.snapshot import chain, read_snapshot
 from vqa_train.store.store import check_store
@@ -125,23 +127,31 @@ def _verify_shard(folder: Path, shard: str, spec: FeatureSpec | None, report: Ve
 def _content_problems(path: Path, spec: FeatureSpec, commit: ShardCommit) -> Iterator[str]:
     """What the commit says of the rows and does not hold: a fault of whoever wrote it, as both files are whole."""
     try:
-        rows = [checked_row(spec, row) for row in to_rows(spec, decode(path))]
+        table = decode(path)
+        batch = _checked(spec, table)
     except (StoreError, KeyError, ValueError) as error:
         yield f"its content cannot be read: {error}"
         return
-    if [row.key for row in rows] != list(commit.keys) or [row.view for row in rows] != list(commit.views):
+    if (list(batch.keys), list(batch.views)) != (list(commit.keys), list(commit.views)):
         yield "its keys or views are not those of its commit"
-    elif [row_digest(spec, row) for row in rows] != list(commit.digests):
+    elif digests(spec, batch) != list(commit.digests):
         yield "its rows are not those of its commit (digests differ)"
-    expected = statistics(spec, rows)
+    expected, values = statistics(spec, batch), pooled(spec, batch)
     for name in sorted(expected.keys() | commit.statistics.keys()):
         said = commit.statistics.get(name)
-        if said is None or name not in expected or not _close(expected[name], said.model_dump(), rows, name):
+        if said is None or name not in expected or not _close(expected[name], said.model_dump(), values[name]):
             yield f"the sums of output {name!r} are not those of its commit"
 
 
-def _close(expected: dict[str, Any], said: dict[str, Any], rows: list[FeatureRow], name: str) -> bool:
-    values = np.stack([row.outputs[name] for row in rows]).astype(np.float64)
+def _checked(spec: FeatureSpec, table: pa.Table) -> RowBatch:
+    if fact_names(spec):
+        return stack(spec, [checked_row(spec, row) for row in to_rows(spec, table)])
+    batch = to_batch(spec, table)
+    check_batch(spec, batch)
+    return batch
+
+
+def _close(expected: dict[str, Any], said: dict[str, Any], values: NDArray[np.float64]) -> bool:
     bounds = {"sum": np.abs(values).sum(axis=0), "sum_of_squares": np.square(values).sum(axis=0)}
     return expected["n"] == said["n"] and all(
         len(said[part]) == len(bound)

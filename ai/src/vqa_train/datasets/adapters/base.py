@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from vqa_train.datasets.adapters.table import RawTable, read_table
 from vqa_train.datasets.manifest import LabelTable, MosRange
@@ -28,7 +29,14 @@ class Layout:
 
 
 class DatasetAdapter:
-    """The behaviour of most datasets: CSV or Parquet tables whose rows name their files. Override what differs."""
+    """The behaviour of most datasets: CSV or Parquet tables whose rows name their files. Override what differs.
+
+    Attributes:
+        has_videos: False where rows stand for videos that are not at hand: labels beside the manifest, keys made of
+            ids, features imported from a file.
+    """
+
+    has_videos: ClassVar[bool] = True
 
     def discover(self, root: Path) -> Layout:
         """What can be known from the folder alone.

@@ -1,0 +1,1 @@
+"""Feature files that other tools wrote (Parquet, CSV, npz, .mat), read in blocks of rows."""
