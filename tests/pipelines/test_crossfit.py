@@ -43,7 +43,7 @@ def test_held_out_predictions_are_the_weighted_mean_and_deviation_of_the_heads(t
     for held in cross.held_out(numbers):
         number = numbers[0] if held.fold.name == "x" else numbers[1]
         each = np.stack([predict(h.fitted.module, {"f": FEATURES[held.fold.test]}) for h in cross.heads(number)])
-        shares = np.array([3, 3, 1, 1]) / 8
+        shares = np.array([3, 3, 2]) / 8
         mean = np.einsum("m,mnk->nk", shares, each)
         np.testing.assert_allclose(held.predicted, mean, rtol=1e-5, atol=1e-5)
         assert held.spread is not None
@@ -85,3 +85,19 @@ def test_more_seeds_keep_the_ones_before() -> None:
     assert seeds_of(config, 3)[:2] == seeds_of(config, 2)
     assert seeds_of(config, 1) == [4]
     assert len({*seeds_of(config, 50), *seeds_of(TrainConfig(seed=5), 50)}) == 100
+
+
+def test_a_closed_form_is_fitted_once_and_keeps_its_members_share(table: TrainingTable) -> None:
+    members = [member("net"), member("ridge", head={"kind": "linear"})]
+    cross = CrossFit(table, UNITS, members, seeds=3)
+    number = cross.add(Fold(name="x", train=FIRST, test=SECOND))
+    assert [job.name for job in cross.jobs] == ["x/net/seed-0", "x/net/seed-1", "x/net/seed-2", "x/ridge/seed-0"]
+    np.testing.assert_allclose(cross.weights, [1 / 6, 1 / 6, 1 / 6, 1 / 2])
+    cross.train()
+    heads = cross.heads(number)
+    assert [head.member for head in heads] == ["net", "net", "net", "ridge"]
+    each = np.stack([predict(head.fitted.module, {"f": FEATURES[SECOND]}) for head in heads])
+    expected = each[:3].mean(axis=0) / 2 + each[3] / 2
+    np.testing.assert_allclose(cross.held_out([number])[0].predicted, expected, rtol=1e-5, atol=1e-5)
+    scores, _ = cross.ensemble(number)(torch.from_numpy(FEATURES[SECOND]))
+    np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-4, atol=1e-4)
