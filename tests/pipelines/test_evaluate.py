@@ -152,3 +152,23 @@ def test_intervals_that_the_graph_gives_are_checked_against_the_labels(
     assert found.share == pytest.approx(inside.mean())
     assert 0.2 < found.share < 1
     assert found.mean_width == pytest.approx(1.0, rel=1e-5)
+
+
+def test_rows_that_the_model_was_fitted_on_are_not_called_unseen(
+    model: Path, labelled_store: Any, tmp_path: Path
+) -> None:
+    for split in ("test", "train"):
+        assert evaluate(model, labelled_store, split=split, resamples=0).warnings == ()
+    (warning,) = evaluate(model, labelled_store, split="all", resamples=0).warnings
+    assert "was fitted on rows of split 'all'" in warning
+    config = pipeline.load_fit_config(labelled_store.recipe).model_dump(mode="json", by_alias=True)
+    for kept, expected in (("train", 0), ("all", 1)):
+        recipe = pipeline.parse_fit_config({**config, "protocol": f"kfold:k=2,rows={kept}"}, "recipe")
+        data = {"features": labelled_store.store, "dataset": str(labelled_store.manifest)}
+        pipeline.fit(recipe, output=tmp_path / kept, **data)
+        folds = export_run(tmp_path / kept, tmp_path / f"{kept}.onnx").path
+        result = evaluate(folds, labelled_store, resamples=0)
+        assert len(result.warnings) == expected
+        assert result.to_json()["warnings"] == list(result.warnings)
+        if expected:
+            assert "too good for new videos; its 2 held-out folds are in its sidecar" in result.warnings[0]

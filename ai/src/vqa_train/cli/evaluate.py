@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vqa_train.cli.common import JsonOption, emit_json, number, print_line, print_table
+from vqa_train.cli.common import JsonOption, emit_json, log, number, print_line, print_table
 
 if TYPE_CHECKING:
     from vqa_train.evaluation.report import EvalReport
@@ -181,6 +181,8 @@ def evaluate(
             votes=int(votes) if votes else None,
         )
         title = f"{model}, split {split}"
+        for warning in result.warnings:
+            log(f"warning: {warning}")
     emit_json(result.to_json(), json)
     if json != "-":
         _print(title, result.report)

@@ -19,6 +19,7 @@ from vqa_train.evaluation.report import EvalReport, evaluate
 from vqa_train.evaluation.uncertainty import LabelUncertainty
 from vqa_train.onnx.runtime import OnnxModel
 from vqa_train.pipelines.fit_data import with_splits
+from vqa_train.pipelines.seen_rows import seen_rows_warning
 from vqa_train.pipelines.table import FeatureInput, Table, join
 from vqa_train.registry.registry import ModelRegistry
 from vqa_train.registry.sidecar import HIGH, LOW, SCORES, ModelSidecar, read_sidecar, sidecar_path
@@ -29,13 +30,14 @@ SPLITS = ("train", "val", "test", "all")
 
 @dataclass(frozen=True)
 class EvalResult:
-    """The report, and the provenance of the evaluation."""
+    """The report, what whoever reports its numbers must know, and the provenance of the evaluation."""
 
     report: EvalReport
     model: str
     model_sha256: str
     split: str
     provenance: dict[str, Any]
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report's document with the model, the split and the provenance beside it."""
@@ -44,6 +46,7 @@ class EvalResult:
             "model": self.model,
             "model_sha256": self.model_sha256,
             "split": self.split,
+            "warnings": list(self.warnings),
             "run_provenance": self.provenance,
         }
 
@@ -142,7 +145,9 @@ def evaluate_model(
     if predictions is not None:
         _write_predictions(predictions, videos, per_row, sidecar.targets, targets, scores)
     provenance.counts = {"in": len(videos), "predicted": int(np.isfinite(scores).all(axis=1).sum())}
-    return EvalResult(report, sidecar.name, sidecar.onnx.sha256, split, provenance.to_json())
+    warning = seen_rows_warning(sidecar, [part.dataset for part in parts], split)
+    warnings = () if warning is None else (warning,)
+    return EvalResult(report, sidecar.name, sidecar.onnx.sha256, split, provenance.to_json(), warnings)
 
 
 def find_model(model: str, registry: Path) -> tuple[ModelSidecar, Path]:

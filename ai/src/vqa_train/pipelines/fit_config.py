@@ -112,7 +112,7 @@ class FitConfig(StrictModel):
 
 
 def seeds_of(config: TrainConfig, count: int) -> list[int]:
-    """Seeds of a member's heads: the recipe's own, then ones derived from it; one for a closed form, which none changes."""
+    """Seeds of a member's heads: the recipe's own, then ones derived from it; one for a closed form."""
     if HEADS.get(config.head.kind).closed_form:
         return [config.seed]
     return [config.seed, *(seed_from("head", config.seed, number) for number in range(1, count))]

@@ -34,6 +34,7 @@ from vqa_train.pipelines.report.sections import (
     residuals_section,
 )
 from vqa_train.pipelines.report.words import protocol_text, scale_text
+from vqa_train.pipelines.seen_rows import fitted_datasets, keeps_test_rows
 from vqa_train.pipelines.table import FeatureInput
 from vqa_train.registry.sidecar import SCORES, ModelSidecar
 
@@ -81,7 +82,6 @@ def model_page(config: ReportConfig, advance: Advance) -> Page:
 def _evaluate(config: ReportConfig, sidecar: ModelSidecar) -> tuple[dict[str, Any], ScoredRows]:
     import polars as pl
 
-    own = sidecar.datasets or [found for found in (sidecar.dataset,) if found is not None]
     given = {
         load_dataset(
             name,
@@ -91,9 +91,9 @@ def _evaluate(config: ReportConfig, sidecar: ModelSidecar) -> tuple[dict[str, An
         ).manifest.name
         for name in config.datasets
     }
-    others = bool(given) and given.isdisjoint(found.name for found in own)
+    others = bool(given) and given.isdisjoint(fitted_datasets(sidecar))
     split = config.rows or ("all" if others else "test")
-    fitted_on: Fitted = "others" if others else "dataset" if _keeps_test_rows(sidecar) else "rows"
+    fitted_on: Fitted = "others" if others else "dataset" if keeps_test_rows(sidecar) else "rows"
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / _PREDICTIONS
         result = evaluate_model(
@@ -109,16 +109,6 @@ def _evaluate(config: ReportConfig, sidecar: ModelSidecar) -> tuple[dict[str, An
         )
         frame = pl.read_parquet(table)
     return result.report.to_json(), from_frame(frame, sidecar.targets, split, fitted_on).once()
-
-
-def _keeps_test_rows(sidecar: ModelSidecar) -> bool:
-    """Whether the test rows of the training dataset, as `eval` finds them, took no part in the fit."""
-    block: Mapping[str, Any] = sidecar.run_provenance
-    while block.get("entrypoint") != "fit" and isinstance(block.get("parent"), Mapping):
-        block = block["parent"]
-    protocol = (block.get("config") or {}).get("protocol") or {}
-    left = int((block.get("counts") or {}).get("test") or 0)
-    return left > 0 and (protocol.get("kind", "splits") == "splits" or protocol.get("rows") == "train")
 
 
 def _drawn(
