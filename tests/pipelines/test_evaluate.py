@@ -19,6 +19,8 @@ from vqa_train.core.types import FeatureSpec
 from vqa_train.pipelines import fit as pipeline
 from vqa_train.pipelines.evaluate import evaluate_model
 from vqa_train.pipelines.export import export_run
+from vqa_train.pipelines.seen_rows import seen_rows_warning
+from vqa_train.registry.sidecar import read_sidecar
 from vqa_train.store.store import FeatureStore
 
 
@@ -162,13 +164,23 @@ def test_rows_that_the_model_was_fitted_on_are_not_called_unseen(
     (warning,) = evaluate(model, labelled_store, split="all", resamples=0).warnings
     assert "was fitted on rows of split 'all'" in warning
     config = pipeline.load_fit_config(labelled_store.recipe).model_dump(mode="json", by_alias=True)
-    for kept, expected in (("train", 0), ("all", 1)):
-        recipe = pipeline.parse_fit_config({**config, "protocol": f"kfold:k=2,rows={kept}"}, "recipe")
-        data = {"features": labelled_store.store, "dataset": str(labelled_store.manifest)}
-        pipeline.fit(recipe, output=tmp_path / kept, **data)
-        folds = export_run(tmp_path / kept, tmp_path / f"{kept}.onnx").path
-        result = evaluate(folds, labelled_store, resamples=0)
-        assert len(result.warnings) == expected
-        assert result.to_json()["warnings"] == list(result.warnings)
-        if expected:
-            assert "too good for new videos; its 2 held-out folds are in its sidecar" in result.warnings[0]
+    recipe = pipeline.parse_fit_config({**config, "protocol": "kfold:k=2"}, "recipe")
+    pipeline.fit(recipe, features=labelled_store.store, output=tmp_path / "folds", dataset=str(labelled_store.manifest))
+    exported = export_run(tmp_path / "folds", tmp_path / "folds.onnx")
+    result = evaluate(exported.path, labelled_store, resamples=0)
+    assert "too good for new videos; its 2 held-out folds are in its sidecar" in result.warnings[0]
+    assert result.to_json()["warnings"] == list(result.warnings)
+    sidecar = read_sidecar(exported.sidecar)
+    assert seen_rows_warning(sidecar, ["another"], "all") is None
+    for protocol, left, seen in (
+        ({"kind": "kfold", "rows": "train"}, 5, False),
+        ({"kind": "kfold", "rows": "train"}, 0, True),
+        ({"kind": "kfold", "rows": "all"}, 5, True),
+        ({"kind": "splits"}, 5, False),
+        ({"kind": "hash"}, 5, True),
+    ):
+        block = {"entrypoint": "fit", "config": {"protocol": protocol}, "counts": {"test": left}}
+        told = sidecar.model_copy(update={"run_provenance": block})
+        assert (seen_rows_warning(told, ["set"], "test") is not None) is seen
+    unknown = sidecar.model_copy(update={"run_provenance": {"entrypoint": "import"}})
+    assert seen_rows_warning(unknown, ["set"], "test") is None
