@@ -16,10 +16,10 @@ def compare(
     models: Annotated[
         list[str], typer.Argument(metavar="[NAME=]RUN|TABLE...", help="Run folders or prediction tables, two or more.")
     ],
-    target: Annotated[list[str] | None, typer.Option(help="May be repeated. [default: all]")] = None,
+    target: Annotated[list[str] | None, typer.Option(help="May be repeated. (default: all)")] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="May be repeated; NAME_mapped is after the mapping. [default: srocc, plcc, rmse]"),
+        typer.Option(help="May be repeated; NAME_mapped is after the mapping. (default: srocc, plcc, rmse)"),
     ] = None,
     split: Annotated[str, typer.Option(help="Rows of tables without folds: test, val, train or all.")] = "test",
     mapping: Annotated[str, typer.Option(help="For mapped metrics: logistic4, logistic5 or linear.")] = "logistic4",

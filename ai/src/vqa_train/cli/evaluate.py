@@ -45,7 +45,7 @@ def evaluate(
     dataset: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME|YAML", help="May be repeated. [default: the one trained on]", rich_help_panel=_MODEL
+            metavar="NAME|YAML", help="May be repeated. (default: the one trained on)", rich_help_panel=_MODEL
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="test, val, train or all.", rich_help_panel=_MODEL)] = "test",
@@ -53,7 +53,7 @@ def evaluate(
         Path | None, typer.Option(help="Folder that the manifest's paths start from.", rich_help_panel=_MODEL)
     ] = None,
     manifests: Annotated[
-        Path | None, typer.Option(help="Folder of manifests. [default: manifests]", rich_help_panel=_MODEL)
+        Path | None, typer.Option(help="Folder of manifests. (default: manifests)", rich_help_panel=_MODEL)
     ] = None,
     registry: Annotated[Path, typer.Option(help="Folder of registered models.", rich_help_panel=_MODEL)] = Path(
         "model"
@@ -75,7 +75,7 @@ def evaluate(
         typer.Option(
             metavar="COLUMN",
             help="Column of predictions: one per label, or one or several (or one of vectors) to fuse. "
-            "[default: predicted_LABEL]",
+            "(default: predicted_LABEL)",
             rich_help_panel=_TABLE,
         ),
     ] = None,
@@ -101,7 +101,7 @@ def evaluate(
     label_std: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="LABEL=COLUMN", help="Standard deviation of votes. [default: LABEL_std]", rich_help_panel=_TABLE
+            metavar="LABEL=COLUMN", help="Standard deviation of votes. (default: LABEL_std)", rich_help_panel=_TABLE
         ),
     ] = None,
     lower_is_better: Annotated[

@@ -24,7 +24,7 @@ def export_backbone(
         typer.Option("--ready", help="Make the ready-made scorer NAME for vqa-score, for a backbone that has scores."),
     ] = False,
     weights: Annotated[
-        Path | None, typer.Option(help="File or folder of the weights. [default: as `weights list` says]")
+        Path | None, typer.Option(help="File or folder of the weights. (default: as `weights list` says)")
     ] = None,
     random_weights: Annotated[
         int | None, typer.Option(metavar="SEED", help="Random weights, for tests and benchmarks.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vqa_train.cli.common import JsonOption, emit_json, log, print_line, print_table
+from vqa_train.cli.options import DataRootOption, ManifestsOption
 
 if TYPE_CHECKING:
     from vqa_train.pipelines.extract import ExtractReport
@@ -29,11 +30,11 @@ def extract_features(
     text: Annotated[
         list[str] | None, typer.Option("--text", metavar="NAME", help="Text encoder for the prompts; may be repeated.")
     ] = None,
-    data_root: Annotated[Path | None, typer.Option(help="Folder that the manifest's paths start from.")] = None,
-    manifests: Annotated[Path | None, typer.Option(help="Folder of manifests. [default: manifests]")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ... [auto: a GPU if there is one]")] = "auto",
+    data_root: DataRootOption = None,
+    manifests: ManifestsOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ... (auto: a GPU if there is one)")] = "auto",
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16"], typer.Option(help="[auto: bfloat16 on a GPU, float32 on a CPU]")
+        Literal["auto", "float32", "bfloat16"], typer.Option(help="(auto: bfloat16 on a GPU, float32 on a CPU)")
     ] = "auto",
     batch: Annotated[int, typer.Option(min=0, help="Clips per forward; 0: found by timing on a GPU.")] = 0,
     compile_: Annotated[bool, typer.Option("--compile", help="Use torch.compile (slow start, faster then).")] = False,
@@ -45,7 +46,7 @@ def extract_features(
     decoder: Annotated[str, typer.Option(help="pyav, decord, or nvdec on an NVIDIA GPU.")] = "pyav",
     engine: Annotated[str, typer.Option(help="What runs the extraction.")] = "local",
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Decoding processes; 0 decodes in this one. [default: number of CPUs]")
+        int | None, typer.Option(min=0, help="Decoding processes; 0 decodes in this one. (default: number of CPUs)")
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds per video, before its length is counted in.")] = 60.0,
     shard_rows: Annotated[int, typer.Option(min=1, help="Commit a shard after so many rows, ...")] = 256,

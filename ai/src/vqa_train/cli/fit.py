@@ -9,6 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vqa_train.cli.common import JsonOption, emit_json, log, number, print_line, print_table
+from vqa_train.cli.options import (
+    DataRootOption,
+    DatasetsOption,
+    DeviceOption,
+    InputsOption,
+    ManifestsOption,
+    ThreadsOption,
+)
 
 if TYPE_CHECKING:
     from vqa_train.core.progress import Advance
@@ -21,16 +29,10 @@ def fit(
     config: Annotated[Path, typer.Option("--config", metavar="YAML", help="Recipe, e.g. ai/configs/nss-mlp.yaml.")],
     features: Annotated[Path, typer.Option("--features", metavar="STORE", help="Folder of the feature store.")],
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Run folder to write.")],
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", metavar="NAME=SET[:OUTPUT]", help="Features, instead of the recipe's; again for more."),
-    ] = None,
-    dataset: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME|YAML", help="Dataset, instead of the recipe's; again for further ones."),
-    ] = None,
-    data_root: Annotated[Path | None, typer.Option(help="Folder that the manifest's paths start from.")] = None,
-    manifests: Annotated[Path | None, typer.Option(help="Folder of manifests. [default: manifests]")] = None,
+    inputs: InputsOption = None,
+    dataset: DatasetsOption = None,
+    data_root: DataRootOption = None,
+    manifests: ManifestsOption = None,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -53,8 +55,8 @@ def fit(
         float | None, typer.Option(metavar="GIB", help="Features above this stay in a file and are streamed.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every member, instead of the recipe's.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads; they do not change the result.")] = 1,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = 1,
     init_from: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Run folder whose weights the final model starts from.")
     ] = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vqa_train.cli.common import JsonOption, emit_json, log, print_line, print_table
+from vqa_train.cli.options import ManifestsOption
 from vqa_train.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,12 +22,12 @@ def import_features(
     *,
     name: Annotated[str, typer.Option(help="Name of the feature set, as a backbone's name.")],
     output: Annotated[Path, typer.Option("--output", metavar="STORE", help="Folder of the feature store.")],
-    id_column: Annotated[str | None, typer.Option(help="Column of the videos' ids. [default: video_id]")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Column of the videos' ids. (default: video_id)")] = None,
     number_rows: Annotated[
         bool, typer.Option("--number-rows", help="The file has no ids: its row numbers, from 1, are the ids.")
     ] = False,
     features_column: Annotated[
-        str | None, typer.Option(help="Column of one vector per row. [default: features]")
+        str | None, typer.Option(help="Column of one vector per row. (default: features)")
     ] = None,
     dim_columns: Annotated[
         list[str] | None,
@@ -35,28 +36,28 @@ def import_features(
     feature_names: Annotated[str | None, typer.Option(metavar="A,B,...", help="Names of the dimensions.")] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(metavar="[NAME=]COLUMN", help="Opinion score; repeatable. [default: mos, if it is there]"),
+        typer.Option(metavar="[NAME=]COLUMN", help="Opinion score; repeatable. (default: mos, if it is there)"),
     ] = None,
     std_column: Annotated[
         list[str] | None,
-        typer.Option(metavar="[NAME=]COLUMN", help="Deviation of a label. [default: mos_std, if it is there]"),
+        typer.Option(metavar="[NAME=]COLUMN", help="Deviation of a label. (default: mos_std, if it is there)"),
     ] = None,
     group_column: Annotated[
         str | None,
-        typer.Option(help="Content that must not straddle a split; '' for none. [default: content_id, if it is there]"),
+        typer.Option(help="Content that must not straddle a split; '' for none. (default: content_id, if it is there)"),
     ] = None,
     split_column: Annotated[str | None, typer.Option(help="Column of train, val or test.")] = None,
     prompt_column: Annotated[str | None, typer.Option(help="Column of the text a video was made from.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Dataset that the ids are of. [default: the --name]")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Dataset that the ids are of. (default: the --name)")] = None,
     videos: Annotated[
         str | None, typer.Option(metavar="NAME|YAML", help="Dataset whose videos the ids name; keys are then theirs.")
     ] = None,
     data_root: Annotated[Path | None, typer.Option(help="Folder that the paths of --videos start from.")] = None,
-    manifests: Annotated[Path | None, typer.Option(help="Folder of manifests. [default: manifests]")] = None,
+    manifests: ManifestsOption = None,
     lower_is_better: Annotated[bool, typer.Option("--lower-is-better", help="For DMOS.")] = False,
     mos_range: Annotated[
         list[str] | None,
-        typer.Option(metavar="[NAME=]LOW,HIGH", help="The scale, as in 1,5. [default: what was observed]"),
+        typer.Option(metavar="[NAME=]LOW,HIGH", help="The scale, as in 1,5. (default: what was observed)"),
     ] = None,
     license: Annotated[str | None, typer.Option(metavar="SPDX", help="Licence of the features.")] = None,
     label_license: Annotated[str | None, typer.Option(metavar="SPDX", help="Licence of the labels.")] = None,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vqa_train.cli.common import JsonOption, emit_json, print_line
+from vqa_train.cli.options import ManifestsOption
 
 
 def report(
@@ -29,11 +30,11 @@ def report(
     dataset: Annotated[
         list[str] | None, typer.Option(metavar="NAME|YAML", help="Dataset, instead of the recorded; may be repeated.")
     ] = None,
-    manifests: Annotated[Path | None, typer.Option(help="Folder of manifests. [default: manifests]")] = None,
+    manifests: ManifestsOption = None,
     registry: Annotated[Path, typer.Option(help="Folder of registered models.")] = Path("model"),
     rows: Annotated[
         str | None,
-        typer.Option(metavar="held-out|test|val|train|all", help="Rows to draw. [default: the first that there are]"),
+        typer.Option(metavar="held-out|test|val|train|all", help="Rows to draw. (default: the first that there are)"),
     ] = None,
     worst: Annotated[int, typer.Option(min=0, max=100, help="Worst clips to show per target.")] = 8,
     json: JsonOption = None,

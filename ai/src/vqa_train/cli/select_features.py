@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vqa_train.cli.common import JsonOption, emit_json, log, number, print_line, print_table
+from vqa_train.cli.options import DataRootOption, DatasetsOption, DeviceOption, ManifestsOption, ThreadsOption
 
 if TYPE_CHECKING:
     from vqa_train.pipelines.fit_config import FitConfig
@@ -17,10 +18,7 @@ _LISTED = 15
 
 def select_features(
     features: Annotated[Path, typer.Option("--features", metavar="STORE", help="Folder of the feature store.")],
-    dataset: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME|YAML", help="Dataset, instead of the recipe's; again for further ones."),
-    ] = None,
+    dataset: DatasetsOption = None,
     inputs: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,10 +39,10 @@ def select_features(
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Heads per member and fold, instead of the recipe's.")
     ] = None,
-    data_root: Annotated[Path | None, typer.Option(help="Folder that the manifest's paths start from.")] = None,
-    manifests: Annotated[Path | None, typer.Option(help="Folder of manifests; by default ./manifests.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads; they do not change the result.")] = 1,
+    data_root: DataRootOption = None,
+    manifests: ManifestsOption = None,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = 1,
     json: JsonOption = None,
 ) -> None:
     """Which feature sets repeat one another, what they tell of the labels, and which to take together."""

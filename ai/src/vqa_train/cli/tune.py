@@ -8,6 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vqa_train.cli.common import JsonOption, emit_json, log, number, print_line, print_table
+from vqa_train.cli.options import (
+    DataRootOption,
+    DatasetsOption,
+    DeviceOption,
+    InputsOption,
+    ManifestsOption,
+    ThreadsOption,
+)
 
 if TYPE_CHECKING:
     from vqa_train.core.progress import Advance
@@ -18,14 +26,8 @@ def tune(
     config: Annotated[Path, typer.Option("--config", metavar="YAML", help="Recipe whose settings are searched.")],
     features: Annotated[Path, typer.Option("--features", metavar="STORE", help="Folder of the feature store.")],
     study: Annotated[Path, typer.Option("--study", metavar="FILE.db", help="SQLite study; one there is gone on with.")],
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", metavar="NAME=SET[:OUTPUT]", help="Features, instead of the recipe's; again for more."),
-    ] = None,
-    dataset: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME|YAML", help="Dataset, instead of the recipe's; again for further ones."),
-    ] = None,
+    inputs: InputsOption = None,
+    dataset: DatasetsOption = None,
     param: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,10 +52,10 @@ def tune(
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Heads per member and fold, instead of the recipe's.")
     ] = None,
-    data_root: Annotated[Path | None, typer.Option(help="Folder that the manifest's paths start from.")] = None,
-    manifests: Annotated[Path | None, typer.Option(help="Folder of manifests; by default ./manifests.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads; they do not change the result.")] = 1,
+    data_root: DataRootOption = None,
+    manifests: ManifestsOption = None,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = 1,
     json: JsonOption = None,
 ) -> None:
     """Search a recipe's settings by cross-validation on training rows; the study resumes."""

@@ -1,0 +1,21 @@
+"""Options that several commands share, word for word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+InputsOption = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="NAME=SET[:OUTPUT]", help="Features, instead of the recipe's; again for more."),
+]
+DatasetsOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME|YAML", help="Dataset, instead of the recipe's; again for further ones."),
+]
+DataRootOption = Annotated[Path | None, typer.Option(help="Folder that the manifest's paths start from.")]
+ManifestsOption = Annotated[Path | None, typer.Option(help="Folder of manifests; by default ./manifests.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads; they do not change the result.")]
