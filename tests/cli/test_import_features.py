@@ -48,7 +48,7 @@ def test_a_user_sees_what_was_read_and_what_comes_next(run, table, tmp_path):
         "overall from MOS: 2 scores (1 rows without), range 1 to 5 (given), higher is better, deviation from SD",
         "scene: 2 groups",
         "note: 1 NaN or infinite values in 1 rows, kept as published",
-        "next: vqa-train fit --dataset mine --features store, with `set: brisque` in the recipe",
+        "next: vqa-train fit --config features --input features=brisque --dataset mine --features store --output RUN",
     ):
         assert text in out
     assert load_dataset("mine", stores=[tmp_path / "store"]).videos[1].label_std == {"overall": 0.25}

@@ -156,3 +156,16 @@ def test_record_names_no_machine_path(labelled_store: Any, tmp_path: Path, monke
     run(labelled_store, Path("run"))
     record = json.loads((tmp_path / "run" / runs.RUN_FILE).read_text())
     assert str(tmp_path) not in json.dumps({k: v for k, v in record.items() if k != "run_provenance"})
+
+
+def test_recipes_that_come_along_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = pipeline.load_fit_config(Path("features"))
+    assert [member.name for member in recipe.recipes] == ["mlp", "kernel-ridge", "ridge"]
+    with pytest.raises(ConfigError, match="no recipe 'feature'.*did you mean 'features'"):
+        pipeline.load_fit_config(Path("feature"))
+    with pytest.raises(ConfigError, match="features.yaml"):
+        pipeline.load_fit_config(Path("features.yaml"))
+    # A file of the name comes first.
+    Path("features").write_text("schema: vqa-train/fit/1\nfeatures: {f: {set: mine}}\ntrain: {epochs: 3}\n")
+    assert pipeline.load_fit_config(Path("features")).features["f"].set == "mine"

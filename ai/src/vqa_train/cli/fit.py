@@ -26,7 +26,12 @@ _SHOWN = {"srocc": "SROCC", "plcc": "PLCC", "krocc": "KROCC", "rmse": "RMSE", "m
 
 
 def fit(
-    config: Annotated[Path, typer.Option("--config", metavar="YAML", help="Recipe, e.g. ai/configs/nss-mlp.yaml.")],
+    config: Annotated[
+        Path,
+        typer.Option(
+            "--config", metavar="YAML|NAME", help="Recipe: a file, or one that comes along (features, nss-mlp)."
+        ),
+    ],
     features: Annotated[Path, typer.Option("--features", metavar="STORE", help="Folder of the feature store.")],
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Run folder to write.")],
     inputs: InputsOption = None,

@@ -174,7 +174,8 @@ def _print(report: ImportReport, store: Path) -> None:
     if data is not None:
         set_name = report.set.partition("@")[0]
         print_line(
-            f"next: vqa-train fit --dataset {data['name']} --features {store}, with `set: {set_name}` in the recipe"
+            f"next: vqa-train fit --config features --input features={set_name} --dataset {data['name']} "
+            f"--features {store} --output RUN"
         )
     for what, ids in (
         ("rows have no vector and were left out", report.without_features),

@@ -27,7 +27,9 @@ def select_features(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option("--config", metavar="YAML", help="Recipe of the heads that are trained; by default a small MLP."),
+        typer.Option(
+            "--config", metavar="YAML|NAME", help="Recipe of the heads that are trained; by default a small MLP."
+        ),
     ] = None,
     objective: Annotated[str, typer.Option(metavar="METRIC", help="What forward selection goes by.")] = "srocc",
     protocol: Annotated[

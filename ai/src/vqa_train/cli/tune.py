@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def tune(
-    config: Annotated[Path, typer.Option("--config", metavar="YAML", help="Recipe whose settings are searched.")],
+    config: Annotated[Path, typer.Option("--config", metavar="YAML|NAME", help="Recipe whose settings are searched.")],
     features: Annotated[Path, typer.Option("--features", metavar="STORE", help="Folder of the feature store.")],
     study: Annotated[Path, typer.Option("--study", metavar="FILE.db", help="SQLite study; one there is gone on with.")],
     inputs: InputsOption = None,
