@@ -176,8 +176,9 @@ def made_table(rows: int, columns: int) -> TrainingTable:
 
 
 def plain(**changes: Any) -> TrainConfig:
-    values = {"patience": None, "validation": {"fraction": 0}, "epochs": 60, **changes}
-    return parse(TrainConfig, values, "bench")
+    """The network of the recipe."""
+    (values,) = (m.train.model_dump(mode="json") for m in load_fit_config(RECIPE).recipes if m.name == "mlp")
+    return parse(TrainConfig, values | changes, str(RECIPE))
 
 
 def batched(single: int) -> dict[str, Any]:

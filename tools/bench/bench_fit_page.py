@@ -70,7 +70,7 @@ def _batched(part: dict[str, Any]) -> list[str]:
     return [
         f"## {part['heads']} heads at once against one by one",
         "",
-        "960 rows × 60 columns each, 64-32 units, 60 epochs, 100 splits × 5 seeds, by the same trainer.",
+        "960 rows × 60 columns each, 100 splits × 5 seeds of the network of `ai/configs/features.yaml` (64-32 units, 40 epochs), by the same trainer.",
         "",
         "| | seconds | ratio |",
         "|---|---|---|",

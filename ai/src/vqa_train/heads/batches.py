@@ -164,7 +164,7 @@ class TrainingData:
         if self.table.rows.resident or self.device.type != "cpu":
             yield from ((batch, step, self._inputs_of(batch, step)) for batch in batches for step in range(len(batch)))
             return
-        yield from ahead(batches, InputBuffers(self._mean, self._std, self._clip).make)
+        yield from ahead(batches, InputBuffers(self._mean, self._std, self._clip, finite=self._finite).make)
 
     def _inputs_of(self, batches: Batches, step: int) -> Tensor:
         x = batches.source.index_select(0, batches.places[step]).view(*batches.weight.shape[1:3], -1)
