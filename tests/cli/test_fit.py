@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +174,26 @@ def test_the_command_line_wins_over_the_recipe(
     assert record.calibration is None
     assert record.config["missing_mos"] == "drop"
     assert record.config["features"] == {"clip": {"set": "fake", "output": "pooled"}}
+
+
+def test_ctrl_c_says_how_to_go_on_and_resume_does(arguments: list[str], tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("epochs: 6", "epochs: 300") + "protocol: {kind: kfold, k: 3}\n")
+    often = "import vqa_train.heads.resume as resume; resume.SECONDS = 0.0"
+    command = [sys.executable, "-c", f"{often}; from vqa_train.cli.main import main; main()", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list(tmp_path.glob("run.partial/*.safetensors")):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "run.partial; the same command with --resume goes on" in err
+    assert err.count("\n") == 1
+    recipe.write_text(recipe.read_text().replace("epochs: 300", "epochs: 6"))
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "had another recipe" in done.stderr
+    recipe.write_text(recipe.read_text().replace("epochs: 6", "epochs: 300"))
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (tmp_path / "run.partial").exists()

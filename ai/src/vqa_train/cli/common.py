@@ -14,6 +14,9 @@ import typer
 
 from vqa_train.core.errors import ExitCode, VqaError
 
+EXIT_INTERRUPTED = 130
+"""Exit status after Ctrl-C or SIGTERM: what was done is kept, and the same command goes on."""
+
 JsonOption = Annotated[
     str | None,
     typer.Option("--json", metavar="PATH", help="Write the result as JSON to PATH, or to stdout with '-'."),

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vqa_train.cli.common import JsonOption, emit_json, log, number, print_line, print_table
+from vqa_train.cli.common import EXIT_INTERRUPTED, JsonOption, emit_json, log, number, print_line, print_table
 from vqa_train.cli.options import (
     DataRootOption,
     DatasetsOption,
     DeviceOption,
     InputsOption,
     ManifestsOption,
+    StoreOption,
     ThreadsOption,
 )
 
@@ -32,7 +33,7 @@ def fit(
             "--config", metavar="YAML|NAME", help="Recipe: a file, or one that comes along (features, nss-mlp)."
         ),
     ],
-    features: Annotated[Path, typer.Option("--features", metavar="STORE", help="Folder of the feature store.")],
+    features: StoreOption,
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Run folder to write.")],
     inputs: InputsOption = None,
     dataset: DatasetsOption = None,
@@ -70,30 +71,37 @@ def fit(
     json: JsonOption = None,
 ) -> None:
     """Train small heads on cached features and measure them by a protocol."""
+    from vqa_train.core.files import display_path
     from vqa_train.core.progress import progress
     from vqa_train.pipelines import fit as pipeline
 
     recipe = _recipe(config, inputs, protocol, seeds, calibration, missing_mos, missing_features, memory_limit, seed)
-    with ExitStack() as stack:
-        bar: list[Advance] = []
-        result = pipeline.fit(
-            recipe,
-            features=features,
-            output=output,
-            dataset=dataset,
-            data_root=data_root,
-            manifests_dir=manifests,
-            overwrite=overwrite,
-            options=pipeline.FitOptions(
-                device=device,
-                threads=threads,
-                resume=resume,
-                init_from=init_from,
-                on_start=lambda epochs: bar.append(stack.enter_context(progress("fit", epochs))),
-                on_epoch=lambda _name, _entry: bar[0](),
-                warn=lambda text: log(f"warning: {text}"),
-            ),
-        )
+    try:
+        with ExitStack() as stack:
+            bar: list[Advance] = []
+            result = pipeline.fit(
+                recipe,
+                features=features,
+                output=output,
+                dataset=dataset,
+                data_root=data_root,
+                manifests_dir=manifests,
+                overwrite=overwrite,
+                options=pipeline.FitOptions(
+                    device=device,
+                    threads=threads,
+                    resume=resume,
+                    init_from=init_from,
+                    on_start=lambda epochs: bar.append(stack.enter_context(progress("fit", epochs))),
+                    on_epoch=lambda _name, _entry: bar[0](),
+                    warn=lambda text: log(f"warning: {text}"),
+                ),
+            )
+    except KeyboardInterrupt:
+        partial = pipeline.partial_folder(output)
+        there = f"what was trained is in {display_path(partial)}; the same command with --resume goes on"
+        log(f"interrupted: {there if partial.is_dir() else 'nothing had been trained'}")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     emit_json(_report(output, result), json)
     if json != "-":
         _print(output, result)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vqa_train.cli.common import JsonOption, emit_json, log, number, print_line, print_table
+from vqa_train.cli.common import EXIT_INTERRUPTED, JsonOption, emit_json, log, number, print_line, print_table
 from vqa_train.cli.options import (
     DataRootOption,
     DatasetsOption,
     DeviceOption,
     InputsOption,
     ManifestsOption,
+    StoreOption,
     ThreadsOption,
 )
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 def tune(
     config: Annotated[Path, typer.Option("--config", metavar="YAML|NAME", help="Recipe whose settings are searched.")],
-    features: Annotated[Path, typer.Option("--features", metavar="STORE", help="Folder of the feature store.")],
+    features: StoreOption,
     study: Annotated[Path, typer.Option("--study", metavar="FILE.db", help="SQLite study; one there is gone on with.")],
     inputs: InputsOption = None,
     dataset: DatasetsOption = None,
@@ -102,7 +103,7 @@ def tune(
     except KeyboardInterrupt:
         there = f"finished trials are in {study}; the same command goes on from there"
         log(f"interrupted: {there if study.is_file() else 'no trial had begun'}")
-        raise typer.Exit(1) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     emit_json(report, json)
     if json != "-":
         _print(report)

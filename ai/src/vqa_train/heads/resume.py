@@ -19,7 +19,7 @@ from vqa_train.core.hashing import canonical_json, sha256_bytes, sha256_json
 from vqa_train.heads.loop import BatchedLoop
 from vqa_train.heads.member import Member
 
-SECONDS = 30.0
+SECONDS = 10.0
 """The state is written this often, and at the end."""
 _KEY = "vqa_train_training"
 

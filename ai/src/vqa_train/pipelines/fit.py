@@ -29,7 +29,7 @@ from vqa_train.pipelines.fit_config import (
 )
 from vqa_train.pipelines.fit_data import FitData, load_fit_data, with_splits
 from vqa_train.pipelines.fit_measure import calibration_folds, calibration_report, protocol_report
-from vqa_train.pipelines.fit_resume import partial_fit
+from vqa_train.pipelines.fit_resume import partial_fit, partial_folder
 from vqa_train.pipelines.fit_warm import warm_start
 from vqa_train.pipelines.fit_write import RunContent, check_output, write_run
 from vqa_train.pipelines.loggers.open import open_loggers
@@ -45,6 +45,7 @@ __all__ = [
     "MemberConfig",
     "fit",
     "load_fit_config",
+    "partial_folder",
     "parse_fit_config",
     "with_splits",
 ]
