@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# What a user installs, and what contributors need beside it.
+USED := $(VENV)/.installed-demo
 STAMP := $(VENV)/.installed
 WORKERS ?= auto
 
@@ -17,14 +19,19 @@ help:
 	@echo "make clean      remove the demo's output (the environment stays)"
 
 # Torch comes first and from constraints.txt: a looser request elsewhere would pull a build with CUDA libraries.
-$(STAMP): pyproject.toml constraints.txt
+$(USED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (the first time takes a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[demo]"
+	@touch $@
+
+$(STAMP): $(USED)
+	@echo "installing what the tests need into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[demo,dev]"
 	@touch $@
 
-demo: $(STAMP)
+demo: $(USED)
 	@$(BIN)/python tools/demo.py
 
 test: $(STAMP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 # Before torch is loaded: with idle OpenMP threads that spin, two test processes on two cores hold each other up.
@@ -10,6 +11,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import av
 import numpy as np
@@ -89,3 +92,57 @@ def write_video() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def s3_module() -> ModuleType:
+    """tests/s3_server.py; skipped where its packages are not installed."""
+    for package in ("moto.server", "s3fs"):
+        pytest.importorskip(package, reason=f"{package.partition('.')[0]} is not installed")
+    spec = importlib.util.spec_from_file_location("s3_server", Path(__file__).with_name("s3_server.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def s3_running(s3_module: ModuleType) -> Iterator[Any]:
+    """One S3 server for the session."""
+    server = s3_module.Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def s3(s3_running: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The S3 server with one empty bucket, `bucket`, and the environment that leads s3fs to it."""
+    s3_running.empty_bucket("bucket")
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "never-to-be-written-down",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": s3_running.url,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "VQA_TRAIN_RETRY_SECONDS": "60",
+    }.items():
+        monkeypatch.setenv(name, value)
+    _forget_connections()
+    return s3_running
+
+
+def _forget_connections() -> None:
+    """fsspec keeps filesystems, and with them the endpoint that the environment named when they were made."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def s3_proxy(s3: Any, s3_module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """`s3` behind a proxy that injects faults once its `rate` is set."""
+    proxy = s3_module.Proxy(s3)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    _forget_connections()
+    yield proxy
+    proxy.close()

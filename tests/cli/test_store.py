@@ -11,6 +11,7 @@ from vqa_train.cli import common, store
 from vqa_train.core.errors import Reason
 from vqa_train.core.types import FeatureSpec, OutputSpec
 from vqa_train.store.rows import Failure, FeatureRow
+from vqa_train.store.seal import sealed
 from vqa_train.store.store import FeatureStore
 
 SPEC = FeatureSpec(backbone="bge", definition=1, modality="text", outputs=(OutputSpec(name="pooled", shape=(3,)),))
@@ -124,3 +125,42 @@ def test_what_is_no_store_is_an_error_in_one_line(run, tmp_path, command):
     assert err.startswith("error: ")
     assert "is not a feature store: it does not exist" in err
     assert err.count("\n") == 1
+
+
+def test_compact_merges_and_says_into_how_many(run, root):
+    features = FeatureStore.open(root).find("bge")
+    rows = [FeatureRow(key=f"{n:064x}", outputs={"pooled": np.full(3, n, np.float32)}) for n in range(2, 5)]
+    features.append(rows, profile={"device": "cpu", "precision": "float32"}, run_id="r")
+    code, out, _ = run("compact", root, "bge", "--dry-run", "--json", "-")
+    planned = json.loads(out)
+    assert (code, planned["dry_run"], planned["sets"][0]["shards_after"]) == (0, True, 1)
+    assert len(features.commits()) == 2
+    code, out, _ = run("compact", root)
+    assert code == 0
+    assert SPEC.set_name in out
+    (commit,) = FeatureStore.open(root).find("bge").commits()
+    assert commit.rows == 5
+    assert run("verify", root, "--content")[0] == 0
+
+
+def test_compact_refuses_a_set_that_is_not_there(run, root):
+    code, _, err = run("compact", root, "nothing")
+    assert code == 1
+    assert "has no feature set 'nothing'" in err
+
+
+def test_verify_compares_the_content_when_asked(run, root):
+    """A commit that lies about its rows, both files whole: no hash tells, the rows do."""
+    features = FeatureStore.open(root).find("bge")
+    (commit,) = features.commits()
+    path = features.folder / "shards" / f"{commit.shard}.json"
+    record = json.loads(path.read_text())
+    record["digests"].reverse()
+    path.write_bytes(sealed(record))
+    (features.folder / "manifest.json").unlink()
+    for snapshot in (features.folder / "snapshots").glob("*"):
+        snapshot.unlink()
+    assert run("verify", root)[0] == 0
+    code, out, _ = run("verify", root, "--content")
+    assert code == 3
+    assert "digests differ" in out

@@ -49,3 +49,14 @@ def test_unusable_database_costs_time_only(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with HashCache(tmp_path / "file" / "db") as cache:
         assert cache.sha256(path) == sha256_bytes(b"one")
+
+
+def test_a_stat_that_was_taken_answers_as_the_file_does(tmp_path: Path) -> None:
+    path, other = settled(tmp_path / "a", b"one"), settled(tmp_path / "b", b"two")
+    with HashCache(tmp_path / "db") as cache:
+        cache.sha256(path)
+    fresh = HashCache(tmp_path / "db")
+    assert fresh.cached_as(str(path), path.stat()) == fresh.cached(path) == sha256_bytes(b"one")
+    assert fresh.cached_as(str(other), other.stat()) is None
+    path.write_bytes(b"two")
+    assert fresh.cached_as(str(path), path.stat()) is None

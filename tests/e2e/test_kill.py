@@ -73,17 +73,3 @@ def test_killed_and_restarted_extraction_equals_an_undisturbed_one(
     assert killed.read().equals(calm.read())
     assert [(f.key, f.reason) for f in killed.failures()] == [(f.key, f.reason) for f in calm.failures()]
     assert not verify(store).problems
-
-
-def test_interrupt_commits_what_is_ready_and_ends_with_130(tmp_path: Path, write_video: Callable[..., Path]) -> None:
-    # So many that a busy machine does not finish them before the interrupt arrives.
-    manifest = make_dataset(tmp_path, write_video, count=60)
-    store = tmp_path / "store"
-    process = start(manifest, store)
-    wait_for_commits(process, store, 2)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=120) == 130
-    assert 2 <= committed(store) < 59
-    assert not verify(store).problems
-    assert start(manifest, store).wait(timeout=300) == 4
-    assert len(FeatureStore.open(store).find("nss").known_keys()) == 59

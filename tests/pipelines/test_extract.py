@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import numpy as np
 import pytest
 
+from vqa_train import video
 from vqa_train.core.errors import ExitCode, Reason, UsageError
 from vqa_train.core.hashing import sha256_bytes, sha256_file
+from vqa_train.core.plugins import Registry
 from vqa_train.datasets.load import load_dataset
 from vqa_train.pipelines.extract import ExtractConfig, ExtractReport, extract_features
-from vqa_train.store.store import FeatureStore
+from vqa_train.pipelines.shards import Shard
+from vqa_train.store.store import FeatureSet, FeatureStore
 from vqa_train.store.verify import verify
+from vqa_train.video import pyav as video_pyav
 
 
 def run(manifest: Path, store: Path, **options: object) -> ExtractReport:
@@ -131,12 +139,10 @@ def test_full_disk_ends_the_run_with_what_was_committed_kept(
     make_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest, store = make_dataset(4), tmp_path / "store"
-    real, calls = os.fsync, 0
+    real = os.fsync
 
     def fsync(handle: int) -> None:
-        nonlocal calls
-        calls += 1
-        if calls > 12:
+        if len(list(store.glob("nss@*/shards/*.json"))) >= 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(handle)
 
@@ -177,3 +183,93 @@ def test_store_of_bytes_equals_hash_of_files(make_dataset: Callable[..., Path], 
     feature_set = FeatureStore.open(tmp_path / "store").find("nss")
     assert feature_set.known_keys() == files
     assert np.isfinite(feature_set.matrix("pooled", sorted(files))).all()
+
+
+def test_a_label_that_names_no_file_is_a_failure_until_it_has_one(
+    make_dataset: Callable[..., Path], tmp_path: Path
+) -> None:
+    manifest, store, labels = make_dataset(3), tmp_path / "store", tmp_path / "data" / "labels.csv"
+    whole = labels.read_bytes()
+    missing = load_dataset(str(manifest)).videos[1]
+    scanned = manifest.read_text(encoding="utf-8")
+    rows = whole.replace("clip 1 ü.mp4".encode(), b"gone.mp4")
+    labels.write_bytes(rows)
+    manifest.write_text(scanned.replace(sha256_bytes(whole), sha256_bytes(rows)), encoding="utf-8")
+    report = run(manifest, store)
+    assert (report.sets[0].inputs, report.sets[0].done, report.exit_code) == (3, 2, ExitCode.SOME_INPUTS_FAILED)
+    [failure] = FeatureStore.open(store).find("nss").failures()
+    assert (failure.id, failure.reason, failure.key) == (missing.id, Reason.LABEL_MISMATCH, None)
+    assert "names no file" in failure.message
+    # Not by every part of an array of jobs, and not twice.
+    parts = [run(manifest, store, shard=Shard(i, 3)).sets[0] for i in range(3)]
+    assert [sum(part.failed.values()) for part in parts].count(1) == 1
+    assert all(p.inputs == p.known + p.left + sum(p.failed.values()) for p in parts)
+    assert len(FeatureStore.open(store).find("nss").failures()) == 1
+    labels.write_bytes(whole)
+    manifest.write_text(scanned, encoding="utf-8")
+    mended = run(manifest, store)
+    assert (mended.sets[0].done, mended.exit_code) == (1, ExitCode.DONE)
+    assert not FeatureStore.open(store).find("nss").failures()
+
+
+class GoesWrong(video_pyav.PyavDecoder):
+    """Does to the file, while it is read, what its name says."""
+
+    def read(self, path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == "changes.mp4":
+            path.write_bytes(path.read_bytes() + b"more")
+        if path.name == "vanishes.mp4":
+            path.rename(path.with_suffix(".gone"))
+        if path.name == "becomes_a_fifo.mp4":
+            path.unlink()
+            os.mkfifo(path)
+        return super().read(path, *arguments, **options)
+
+
+def test_files_that_change_or_vanish_while_they_are_read_are_failures(
+    make_dataset: Callable[..., Path], tmp_path: Path, write_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("changes.mp4", "vanishes.mp4", "becomes_a_fifo.mp4")
+    made = {name: write_video(tmp_path / name, frames=4, seed=9 + i).read_bytes() for i, name in enumerate(names)}
+    manifest = make_dataset(2, bad=made)
+    monkeypatch.setattr(video, "DECODERS", Registry("decoder", {"goes-wrong": f"{__name__}:GoesWrong"}))
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[GoesWrong.__module__])
+    report = run(manifest, tmp_path / "store", decoder="goes-wrong", workers=0)
+    assert report.sets[0].done == 2
+    failures = {f.path: f.reason for f in FeatureStore.open(tmp_path / "store").find("nss").failures()}
+    assert failures == {
+        "changes.mp4": Reason.CHECKSUM_MISMATCH,
+        "vanishes.mp4": Reason.MISSING_FILE,
+        "becomes_a_fifo.mp4": Reason.UNREADABLE,
+    }
+
+
+def test_a_stop_before_anything_begins_leaves_everything(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    manifest, stop = make_dataset(3), Event()
+    stop.set()
+    config = ExtractConfig(dataset=str(manifest), output=tmp_path / "store", backbones=("nss",), workers=1)
+    report = extract_features(config, stop=stop)
+    assert (report.interrupted, report.exit_code) == (True, 130)
+    assert (report.sets[0].inputs, report.sets[0].done, report.sets[0].left) == (3, 0, 3)
+    assert run(manifest, tmp_path / "store").sets[0].done == 3
+
+
+def test_an_interrupt_within_a_commit_doubles_nothing(
+    make_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, store = make_dataset(4), tmp_path / "store"
+    append = FeatureSet.append
+
+    def interrupted(self: FeatureSet, *arguments: Any, **options: Any) -> Any:
+        append(self, *arguments, **options)
+        monkeypatch.setattr(FeatureSet, "append", append)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FeatureSet, "append", interrupted)
+    report = run(manifest, store, shard_rows=2)
+    assert report.interrupted
+    # Rows as the shards hold them, before the reader drops doubles.
+    rows = [row for path in store.glob("nss@*/shards/*.json") for row in [json.loads(path.read_text())["rows"]]]
+    assert sum(rows) == len(FeatureStore.open(store).find("nss").known_keys()) == 2
+    assert run(manifest, store).sets[0].done == 2
+    assert not verify(store).problems

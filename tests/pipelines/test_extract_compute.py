@@ -1,4 +1,4 @@
-"""Extraction with a batched backbone: settings, random weights, parts, the numerics profile, the dry run."""
+"""Extraction with a batched backbone: settings, random weights, shards, the numerics profile, the dry run."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from vqa_train.pipelines import compute as compute_module
 from vqa_train.pipelines.compute import in_words, network_seconds, resolve_compute
 from vqa_train.pipelines.extract import ExtractConfig, ExtractReport, extract_features
 from vqa_train.pipelines.extract_estimate import estimate
+from vqa_train.pipelines.shards import Shard
 from vqa_train.store.store import FeatureStore
 
 
@@ -103,23 +104,15 @@ def test_how_it_was_computed_is_recorded(make_dataset: Callable[..., Path], tmp_
     assert (profile["device"], profile["precision"], profile["decoder"], rows) == ("cpu", "float32", "pyav", 2)
 
 
-def test_parts_cover_everything_once(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+def test_shards_cover_everything_once(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
     manifest, store = make_dataset(8), tmp_path / "store"
-    parts = [run(manifest, store, part=(i, 3)).sets[0] for i in range(3)]
+    parts = [run(manifest, store, shard=Shard(i, 3)).sets[0] for i in range(3)]
     assert sum(part.done for part in parts) == 8
     # The last part sees what the first two have done.
     assert [part.known + part.done + part.left for part in parts] == [8, 8, 8]
     assert len(FeatureStore.open(store).find("tiny-batched").known_keys()) == 8
     run(manifest, tmp_path / "whole")
     assert matrix(store, "tiny-batched").tobytes() == matrix(tmp_path / "whole", "tiny-batched").tobytes()
-
-
-@pytest.mark.parametrize("part", [(2, 2), (-1, 2), (0, 0)])
-def test_a_part_that_does_not_exist_is_refused(
-    make_dataset: Callable[..., Path], tmp_path: Path, part: tuple[int, int]
-) -> None:
-    with pytest.raises(UsageError, match="part must be I/N"):
-        run(make_dataset(1), tmp_path / "store", part=part)
 
 
 def test_a_dry_run_writes_nothing_and_counts_what_a_run_then_does(

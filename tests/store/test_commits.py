@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from vqa_train.core.errors import StoreError
 from vqa_train.core.types import FeatureSpec
+from vqa_train.store import filesystem
 from vqa_train.store.commits import CommitLog, complete_keys, places, read_commit
 from vqa_train.store.records import ShardCommit
 from vqa_train.store.store import FeatureStore
@@ -39,6 +41,24 @@ def test_each_commit_file_is_read_once(features, make_row):
     features.append([make_row(features.spec, 2)], profile={}, run_id="r")
     assert [commit for commit in log.all() if commit is first] == [first]
     assert len(log.all()) == 2
+
+
+def test_a_folder_has_a_stamp_once_it_rests(features, make_row, tmp_path):
+    shards = features.folder / "shards"
+    assert filesystem.stamp(shards) is None
+    features.append([make_row(features.spec, 1)], profile={}, run_id="r")
+    assert filesystem.stamp(shards) is None
+    os.utime(shards, (1000, 1000))
+    assert filesystem.stamp(shards) == 1000 * 10**9
+
+
+def test_a_commit_into_a_folder_that_rested_is_seen(features, make_row, root):
+    features.append([make_row(features.spec, 1, v) for v in (0, 1)], profile={}, run_id="r")
+    os.utime(features.folder / "shards", (1000, 1000))
+    assert len(features.known_keys()) == 1
+    FeatureStore.open(root).find("nss").append([make_row(features.spec, 2, v) for v in (0, 1)], profile={}, run_id="r")
+    assert len(features.known_keys()) == 2
+    assert len(features.known_keys()) == 2
 
 
 def test_a_damaged_commit_is_an_error_that_names_it(features, make_row, root):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from vqa_train.core.errors import StoreError
 from vqa_train.core.types import FeatureSpec, OutputSpec, Sampling
 from vqa_train.store.commits import complete_keys, places
+from vqa_train.store.index import EMPTY, RowIndex
 from vqa_train.store.locate import locate
 from vqa_train.store.records import ShardCommit
 
@@ -53,11 +54,12 @@ def test_the_choice_is_that_of_places(shards, data):
         return
     keys = data.draw(st.lists(st.sampled_from(complete), min_size=1, max_size=10))
     expected = places(commits, set(keys))
-    found = locate(SPEC, commits, keys, 2)
+    index = RowIndex.of(commits)
+    found = locate(SPEC, index, keys, 2)
     for view in range(2):
         for position, key in enumerate(keys):
             place = expected[key, view]
-            assert commits[found.shards[view, position]].shard == place.shard
+            assert index.shards[found.shards[view, position]].shard == place.shard
             assert found.rows[view, position] == place.row
             assert found.digests[view, position].decode() == place.digest
 
@@ -65,7 +67,7 @@ def test_the_choice_is_that_of_places(shards, data):
 def test_rows_are_given_shard_by_shard_with_ascending_positions():
     commits = [commit("a", [(1, 0, 1), (2, 0, 1)]), commit("b", [(3, 0, 1), (4, 0, 1)])]
     keys = [f"{n:064x}" for n in (4, 1, 3, 2, 1)]
-    parts = [(s, p.tolist(), r.tolist()) for s, p, r in locate(SPEC, commits, keys, 1).by_shard(0)]
+    parts = [(s, p.tolist(), r.tolist()) for s, p, r in locate(SPEC, RowIndex.of(commits), keys, 1).by_shard(0)]
     assert parts == [(0, [1, 3, 4], [0, 1, 0]), (1, [0, 2], [1, 0])]
 
 
@@ -74,20 +76,20 @@ def test_the_hash_depends_on_keys_order_and_rows_and_not_on_shards():
     two = [commit("p", [(2, 0, 2)]), commit("q", [(1, 0, 1), (9, 0, 1)])]
     other = [commit("a", [(1, 0, 1), (2, 0, 3)])]
     keys = [f"{n:064x}" for n in (1, 2)]
-    assert locate(SPEC, one, keys, 1).sha256 == locate(SPEC, two, keys, 1).sha256
-    distinct = {locate(SPEC, one, order, 1).sha256 for order in (keys, keys[::-1], keys[:1])}
-    assert len(distinct | {locate(SPEC, other, keys, 1).sha256}) == 4
+    assert locate(SPEC, RowIndex.of(one), keys, 1).sha256 == locate(SPEC, RowIndex.of(two), keys, 1).sha256
+    distinct = {locate(SPEC, RowIndex.of(one), order, 1).sha256 for order in (keys, keys[::-1], keys[:1])}
+    assert len(distinct | {locate(SPEC, RowIndex.of(other), keys, 1).sha256}) == 4
     alike = [commit("a", [(1, 0, 7), (2, 0, 7)])]
-    assert locate(SPEC, alike, keys, 1).sha256 != locate(SPEC, alike, keys[::-1], 1).sha256
+    assert locate(SPEC, RowIndex.of(alike), keys, 1).sha256 != locate(SPEC, RowIndex.of(alike), keys[::-1], 1).sha256
 
 
 def test_keys_without_a_row_are_counted_and_named():
     commits = [commit("a", [(1, 0, 1), (1, 1, 1), (2, 0, 1)])]
     with pytest.raises(StoreError, match=r"view 1\) for 1 of 2 keys: 0000"):
-        locate(SPEC, commits, [f"{n:064x}" for n in (1, 2, 2)], 2)
-    with pytest.raises(StoreError, match=r"for 2 of 3 keys: 111111111111, 222222222222 "):
-        locate(SPEC, commits, ["2" * 64, f"{1:064x}", "1" * 64], 1)
+        locate(SPEC, RowIndex.of(commits), [f"{n:064x}" for n in (1, 2, 2)], 2)
+    with pytest.raises(StoreError, match=r"for 2 of 3 keys: 222222222222, 111111111111 "):
+        locate(SPEC, RowIndex.of(commits), ["2" * 64, f"{1:064x}", "1" * 64], 1)
     with pytest.raises(StoreError, match=r"for 1 of 1 keys: short"):
-        locate(SPEC, commits, ["short"], 1)
+        locate(SPEC, RowIndex.of(commits), ["short"], 1)
     with pytest.raises(StoreError, match=r"for 1 of 1 keys"):
-        locate(SPEC, [], ["1" * 64], 1)
+        locate(SPEC, EMPTY, ["1" * 64], 1)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 from pydantic import ValidationError
 
+from vqa_train.core.versions import SCHEMA_ERROR
 from vqa_train.store import layout
 from vqa_train.store.records import (
     FailureRecord,
+    QuarantineRecord,
     SetRecord,
     ShardCommit,
     SnapshotRecord,
     StoreRecord,
+    TagRecord,
 )
 
 
@@ -25,10 +26,17 @@ from vqa_train.store.records import (
         (ShardCommit, layout.COMMIT_SCHEMA),
         (SnapshotRecord, layout.SNAPSHOT_SCHEMA),
         (FailureRecord, layout.FAILURE_SCHEMA),
+        (TagRecord, layout.TAG_SCHEMA),
+        (QuarantineRecord, layout.QUARANTINE_SCHEMA),
     ],
 )
 def test_each_file_is_read_under_the_version_it_is_written_with(model, version):
-    assert get_args(model.model_fields["schema_"].annotation) == (version,)
+    name, _, number = version.rpartition("/")
+    for schema in (version, f"{name}/{int(number) + 1}", f"{name}/{number}.1", f"other/{number}", None):
+        with pytest.raises(ValidationError) as refused:
+            model.model_validate({"schema": schema})
+        places = [problem["loc"] for problem in refused.value.errors() if problem["type"] == SCHEMA_ERROR]
+        assert places == ([] if schema == version else [("schema",)])
 
 
 def test_a_commit_has_one_key_view_and_digest_per_row(features, make_row):

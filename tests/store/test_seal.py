@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from hypothesis import given
@@ -13,6 +13,7 @@ from pydantic import Field
 from vqa_train.core.config import StrictModel
 from vqa_train.core.errors import StoreError
 from vqa_train.core.hashing import sha256_bytes
+from vqa_train.core.versions import version
 from vqa_train.store.seal import check_seal, parse_sealed, sealed
 
 
@@ -63,6 +64,41 @@ def test_a_cut_or_lengthened_file_is_found(start, end):
 def test_content_of_another_schema_is_refused_by_place():
     with pytest.raises(StoreError, match="a note: schema: .*note/1"):
         parse_sealed(Note, sealed({**VALUE, "schema": "note/2"}), "a note")
+
+
+class Later(StrictModel):
+    """What the reader of version 1.2 knows: a field that 1.1 did not have yet."""
+
+    schema_: Annotated[str, version("note/1.2")] = Field(alias="schema")
+    text: str
+    colour: str = "none"
+    seal: str
+
+
+@pytest.mark.parametrize("schema", ["note/1", "note/1.1", "note/1.2"])
+def test_an_older_minor_version_opens(schema):
+    assert parse_sealed(Later, sealed({**VALUE, "schema": schema}), "a note").colour == "none"
+
+
+@pytest.mark.parametrize("schema", ["note/1.3", "note/2", "note/2.0", "note/10"])
+def test_a_newer_version_is_refused_with_what_to_install_whatever_else_is_in_it(schema):
+    data = sealed({"schema": schema, "unheard": [1], "text": 3})
+    with pytest.raises(StoreError, match=rf"a note has schema '{schema}'.* reads 'note/1.2' - .*pip install --upgrade"):
+        parse_sealed(Later, data, "a note")
+
+
+@pytest.mark.parametrize("schema", ["note/0", "note/0.9"])
+def test_an_older_major_version_says_what_reads_it(schema):
+    with pytest.raises(StoreError, match=r"older version: pip install 'vqa-train<"):
+        parse_sealed(Later, sealed({**VALUE, "schema": schema}), "a note")
+
+
+@pytest.mark.parametrize(
+    "schema", ["other/1.2", "note/", "note/-1", "note/1.2.3", "note/9999999999", "", 1, None, ["x"]]
+)
+def test_what_is_no_version_of_this_file_is_refused(schema):
+    with pytest.raises(StoreError, match="another kind"):
+        parse_sealed(Later, sealed({**VALUE, "schema": schema}), "a note")
 
 
 def test_unknown_fields_are_refused():

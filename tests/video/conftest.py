@@ -100,7 +100,8 @@ def hostile_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     (folder / "hostile.py").write_text(
         dedent(
             """
-            import ctypes, os, signal, sys
+            import ctypes, os, signal, sys, time
+            from multiprocessing.connection import Connection
             from vqa_train.video.pyav import PyavDecoder
 
             class Hostile(PyavDecoder):
@@ -108,12 +109,26 @@ def hostile_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
                 def read(self, path, info, indices, threads, out=None):
                     deed = path.stem
-                    if deed == "segv":
-                        os.kill(os.getpid(), signal.SIGSEGV)
+                    if deed.startswith("once_"):
+                        # Does it the first time; says which process it was.
+                        seen = path.with_suffix(".seen")
+                        first = not seen.exists()
+                        with seen.open("a") as file:
+                            print(os.getpid(), time.monotonic(), file=file)
+                        deed = deed.removeprefix("once_") if first else "nothing"
                     if deed == "killed":
                         os.kill(os.getpid(), signal.SIGKILL)
                     if deed == "interrupted":
                         os.kill(os.getpid(), signal.SIGINT)
+                        os.kill(os.getpid(), signal.SIGTERM)
+                    if deed.startswith("say"):
+                        path.with_suffix(".said").write_text(f"{os.getpid()} {time.monotonic()}")
+                    if deed == "segv":
+                        os.kill(os.getpid(), signal.SIGSEGV)
+                    if deed == "garble":
+                        # What a process with a corrupt memory might send to its parent.
+                        Connection(int(sys.argv[1])).send_bytes(b'{"event": "do')
+                        signal.pause()
                     if deed == "exit":
                         sys.exit(7)
                     if deed == "bug":

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
+from av.error import FFmpegError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -191,6 +195,58 @@ def test_oblong_pixels_count_towards_the_limit(tmp_path: Path, make_video: Calla
     with pytest.raises(MediaError, match="shown with 171x96") as caught:
         probe(path, max_pixels=100 * 128)
     assert caught.value.reason is Reason.TOO_LARGE
+
+
+def huge_gif(path: Path, make_video: Callable[..., Path]) -> None:
+    """A few hundred bytes whose screen is 12000 x 10000."""
+    data = make_video(path, frames=2, size=(24, 32), codec="gif", pix_fmt="rgb8").read_bytes()
+    path.write_bytes(data[:6] + struct.pack("<HH", 12000, 10000) + data[10:])
+
+
+def huge_mjpeg(path: Path, make_video: Callable[..., Path]) -> None:
+    """A picture whose JPEG header says 12000 x 10000; the container's does not. FFmpeg wants 470 kB for that size."""
+    noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
+    options = {"qmin": "1", "qmax": "1"}
+    data = make_video(
+        path, frames=[noise], size=(1024, 1024), codec="mjpeg", pix_fmt="yuvj420p", options=options
+    ).read_bytes()
+    size = b"\xff\xc0\x00\x11\x08" + struct.pack(">HH", 1024, 1024)
+    assert (data.count(size), len(data) > 470_000) == (1, True)
+    path.write_bytes(data.replace(size, size[:5] + struct.pack(">HH", 10000, 12000)))
+
+
+def huge_y4m(path: Path, _: Callable[..., Path]) -> None:
+    """A header without a picture."""
+    path.write_bytes(b"YUV4MPEG2 W12000 H10000 F25:1 C420\nFRAME\n" + bytes(100))
+
+
+@pytest.mark.parametrize(("make", "name"), [(huge_gif, "a.gif"), (huge_mjpeg, "a.avi"), (huge_y4m, "a.y4m")])
+def test_a_small_file_that_claims_a_huge_picture_is_too_large(
+    tmp_path: Path, make_video: Callable[..., Path], make: Callable[..., None], name: str
+) -> None:
+    make(tmp_path / name, make_video)
+    reason, line = reason_and_line(tmp_path / name)
+    assert (reason, "12000x10000 pixels, over the limit of 67108864" in line) == (Reason.TOO_LARGE, True), line
+
+
+def test_damage_that_ffmpeg_reports_as_an_error_of_the_system_is_damage(
+    tmp_path: Path, make_video: Callable[..., Path]
+) -> None:
+    path = tmp_path / "a.mkv"
+    whole = make_video(path, frames=3).read_bytes()
+    taken_for_the_system = 0
+    for at in range(0, 400, 2):
+        path.write_bytes(whole[:at] + b"\xff\xff\xff\xff" + whole[at + 4 :])
+        try:
+            with av.open(str(path)):
+                pass
+        except FFmpegError as error:
+            taken_for_the_system += isinstance(error, OSError)
+        try:
+            probe(path)
+        except MediaError as error:
+            assert error.reason is not Reason.UNREADABLE, (at, str(error))
+    assert taken_for_the_system
 
 
 @settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -7,8 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import psutil
@@ -18,7 +20,7 @@ from vqa_train.core.errors import DependencyError, Reason, UsageError, VqaError
 from vqa_train.core.hashing import sha256_file
 from vqa_train.core.types import Sampling
 from vqa_train.video import handover
-from vqa_train.video import workers as workers_module
+from vqa_train.video import pool as pool_module
 from vqa_train.video.process import cause_of_death
 from vqa_train.video.workers import DecodeJob, DecodeLimits, DecodeOutcome, decode_many
 
@@ -106,7 +108,7 @@ def test_bytes_are_verified_where_asked(clips: Callable[..., list[DecodeJob]], w
 
 
 def test_a_video_that_ends_its_worker_fails_alone(clips: Callable[..., list[DecodeJob]], hostile_decoder: str) -> None:
-    jobs = clips("good1", "segv", "good2", "exit", "killed", "bug", "interrupted", "good3")
+    jobs = clips("good1", "segv", "good2", "exit", "killed", "bug", "garble", "interrupted", "good3")
     outcomes = by_name(decode_many(jobs, SAMPLINGS, decoder=hostile_decoder, workers=2))
     assert len(outcomes) == len(jobs)
     assert {name: outcome.reason for name, outcome in outcomes.items()} == {
@@ -117,15 +119,34 @@ def test_a_video_that_ends_its_worker_fails_alone(clips: Callable[..., list[Deco
         "segv": Reason.CRASH,
         "exit": Reason.CRASH,
         "bug": Reason.CRASH,
+        "garble": Reason.CRASH,
         "killed": Reason.OUT_OF_MEMORY,
     }
     assert "SIGSEGV" in outcomes["segv"].message
     assert "status 7" in outcomes["exit"].message
-    assert outcomes["bug"].message.endswith("IndexError: list index out of range")
+    assert outcomes["bug"].message.endswith("IndexError: list index out of range (tried twice)")
     for name, outcome in outcomes.items():
+        assert outcome.attempts == (2 if outcome.reason else 1)
         if outcome.reason is not None:
             assert f"{name}.mp4" in outcome.message
             assert "\n" not in outcome.message
+
+
+@pytest.mark.parametrize("deed", ["segv", "killed", "exit", "hang", "garble", "hoard"])
+def test_a_video_that_takes_its_worker_down_once_is_decoded_the_second_time(
+    clips: Callable[..., list[DecodeJob]], hostile_decoder: str, deed: str
+) -> None:
+    limits = DecodeLimits(timeout_base_s=3.0, timeout_per_s=0.0, memory_bytes=256 << 20)
+    jobs = clips(f"once_{deed}", "say1", "say2")
+    outcomes = list(decode_many(jobs, SAMPLINGS, decoder=hostile_decoder, workers=2, limits=limits))
+    assert [(o.job.path.stem, o.reason, o.attempts) for o in outcomes[2:]] == [(f"once_{deed}", None, 2)]
+    assert [(o.reason, o.attempts) for o in outcomes[:2]] == [(None, 1), (None, 1)]
+    # Alone: in a process of its own, begun after all others were done.
+    tries = [line.split() for line in jobs[0].path.with_suffix(".seen").read_text().splitlines()]
+    others = [job.path.with_suffix(".said").read_text().split() for job in jobs[1:]]
+    assert len(tries) == 2
+    assert tries[1][0] not in {tries[0][0], *(process for process, _ in others)}
+    assert all(float(tries[1][1]) > float(moment) for _, moment in others)
 
 
 def test_a_video_that_hangs_is_stopped(clips: Callable[..., list[DecodeJob]], hostile_decoder: str) -> None:
@@ -133,6 +154,57 @@ def test_a_video_that_hangs_is_stopped(clips: Callable[..., list[DecodeJob]], ho
     outcomes = by_name(decode_many(jobs, SAMPLINGS, decoder=hostile_decoder, limits=IMPATIENT))
     assert {n: o.reason for n, o in outcomes.items()} == {"hang": Reason.TIMEOUT, "good1": None, "good2": None}
     assert "stopped after" in outcomes["hang"].message
+
+
+def test_a_stream_without_an_end_is_stopped(tmp_path: Path, make_video: Callable[..., Path]) -> None:
+    path = make_video(tmp_path / "endless.ts", frames=4)
+    # A hole of 2^40 bytes: it takes no room on the disk and hours to read.
+    os.truncate(path, 1 << 40)
+    limits = DecodeLimits(timeout_base_s=2.0, timeout_per_gib_s=60.0, timeout_max_s=2.0)
+    jobs = [DecodeJob(key="f" * 64, path=path), DecodeJob(key="e" * 64, path=path, verify=True)]
+    outcomes = list(decode_many(jobs, SAMPLINGS, workers=2, limits=limits))
+    assert [(o.reason, o.attempts) for o in outcomes] == [(Reason.TIMEOUT, 2)] * 2
+
+
+def test_workers_are_replaced_after_so_many_videos(clips: Callable[..., list[DecodeJob]], hostile_decoder: str) -> None:
+    jobs = clips(*(f"say{i}" for i in range(7)))
+    outcomes = list(decode_many(jobs, SAMPLINGS, decoder=hostile_decoder, recycle=3))
+    assert [o.reason for o in outcomes] == [None] * 7
+    processes = [job.path.with_suffix(".said").read_text().split()[0] for job in jobs]
+    assert sorted(Counter(processes).values()) == [1, 3, 3]
+    with pytest.raises(UsageError, match="recycle must be 1 or more"):
+        decode_many([], SAMPLINGS, recycle=0)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_stop_finishes_what_is_under_way_and_begins_nothing(
+    clips: Callable[..., list[DecodeJob]], workers: int
+) -> None:
+    stop, done = Event(), []
+    for outcome in decode_many(clips(*"abcdefghijkl"), SAMPLINGS, workers=workers, stop=stop):
+        done.append(outcome.job.path.stem)
+        stop.set()
+    # Whoever had been handed to a worker is finished; the rest has no outcome.
+    assert 1 <= len(done) <= 2 * workers + 1
+    assert sorted(done) == list("abcdefghijkl"[: len(done)])
+
+
+def test_nothing_is_tried_again_after_a_stop(clips: Callable[..., list[DecodeJob]], hostile_decoder: str) -> None:
+    stop, outcomes = Event(), []
+    for outcome in decode_many(clips("segv", "good1"), SAMPLINGS, decoder=hostile_decoder, stop=stop):
+        outcomes.append((outcome.job.path.stem, outcome.reason))
+        stop.set()
+    # Not given up either: the next run takes it up.
+    assert outcomes == [("good1", None)]
+
+
+def test_workers_are_what_the_kernel_kills_first(clips: Callable[..., list[DecodeJob]], hostile_decoder: str) -> None:
+    outcomes = decode_many(clips("good1", "hang"), SAMPLINGS, decoder=hostile_decoder)
+    assert next(outcomes).reason is None
+    [worker] = psutil.Process().children()
+    score = int(Path(f"/proc/{worker.pid}/oom_score").read_text())
+    assert score > int(Path(f"/proc/{os.getpid()}/oom_score").read_text())
+    outcomes.close()
 
 
 def test_a_video_that_hoards_memory_is_refused_and_its_worker_goes_on(
@@ -267,7 +339,7 @@ def test_workers_that_never_answer_are_an_error(
     silent.write_text("#!/bin/sh\nexec tail -f /dev/null\n")
     silent.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(silent))
-    monkeypatch.setattr(workers_module, "_STARTUP_S", 0.1)
+    monkeypatch.setattr(pool_module, "_STARTUP_S", 0.1)
     with pytest.raises(VqaError, match="do not start: no answer"):
         list(decode_many(clips("a"), SAMPLINGS))
 
@@ -292,6 +364,9 @@ def test_timeouts_grow_with_duration_and_size() -> None:
     limits = DecodeLimits(timeout_base_s=10, timeout_per_s=2, timeout_per_gib_s=5)
     assert limits.timeout_s(None, 0) == 10
     assert limits.timeout_s(30, 2 << 30) == 10 + 60 + 10
+    # A file of two frames may claim that they are a thousand years apart.
+    assert limits.timeout_s(3e10, 0) == 3600
+    assert DecodeLimits(timeout_base_s=7200).timeout_s(1, 0) == 7200
 
 
 def test_causes_of_death() -> None:

@@ -9,6 +9,7 @@ import typer
 
 from vqa_train.cli.common import JsonOption, emit_json, log, print_line, print_table
 from vqa_train.core.errors import ExitCode, UsageError
+from vqa_train.core.locations import location
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -16,7 +17,9 @@ DatasetArgument = Annotated[str, typer.Argument(metavar="NAME|MANIFEST.yaml", he
 ManifestsOption = Annotated[Path, typer.Option("--manifests", metavar="DIR", help="Where names are looked up.")]
 DataRootOption = Annotated[
     Path | None,
-    typer.Option("--data-root", metavar="DIR", help="Where the data is, when not where the manifest says."),
+    typer.Option(
+        "--data-root", metavar="DIR", parser=location, help="Where the data is, when not where the manifest says."
+    ),
 ]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Default: one per core.")]
 
@@ -76,7 +79,9 @@ def show(
 
 @app.command()
 def scan(
-    folder: Annotated[Path, typer.Argument(help="The data root: videos and label tables lie under it.")],
+    folder: Annotated[
+        Path, typer.Argument(parser=location, help="The data root: videos and label tables lie under it.")
+    ],
     *,
     labels: Annotated[
         list[str] | None,

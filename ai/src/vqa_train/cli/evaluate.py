@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vqa_train.cli.common import JsonOption, emit_json, log, number, print_line, print_table
+from vqa_train.core.locations import location
 
 if TYPE_CHECKING:
     from vqa_train.evaluation.report import EvalReport
@@ -40,7 +41,13 @@ def evaluate(
     ] = None,
     features: Annotated[
         Path | None,
-        typer.Option("--features", metavar="STORE", help="Folder of the feature store.", rich_help_panel=_MODEL),
+        typer.Option(
+            "--features",
+            metavar="STORE",
+            parser=location,
+            help="Feature store: a folder or a URL (s3://...).",
+            rich_help_panel=_MODEL,
+        ),
     ] = None,
     dataset: Annotated[
         list[str] | None,
@@ -50,7 +57,8 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="test, val, train or all.", rich_help_panel=_MODEL)] = "test",
     data_root: Annotated[
-        Path | None, typer.Option(help="Folder that the manifest's paths start from.", rich_help_panel=_MODEL)
+        Path | None,
+        typer.Option(metavar="DIR", parser=location, help="Where the manifest's paths start.", rich_help_panel=_MODEL),
     ] = None,
     manifests: Annotated[
         Path | None, typer.Option(help="Folder of manifests. (default: manifests)", rich_help_panel=_MODEL)

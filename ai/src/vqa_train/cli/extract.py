@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import signal
+import sys
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vqa_train.cli.common import JsonOption, emit_json, log, print_line, print_table
-from vqa_train.cli.options import DataRootOption, ManifestsOption
+from vqa_train.cli.common import EXIT_INTERRUPTED, JsonOption, emit_json, log, print_line, print_table
+from vqa_train.cli.options import DataRootOption, ManifestsOption, StoreOutputOption
+from vqa_train.cli.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from vqa_train.pipelines.extract import ExtractReport
@@ -22,7 +22,7 @@ def extract_features(
         str,
         typer.Option("--dataset", metavar="NAME|YAML", help="Dataset: a name under manifests/, or a manifest file."),
     ],
-    output: Annotated[Path, typer.Option("--output", metavar="STORE", help="Folder of the feature store.")],
+    output: StoreOutputOption,
     backbone: Annotated[
         list[str] | None,
         typer.Option("--backbone", metavar="NAME[:SETTING=VALUE,...]", help="Video backbone; may be repeated."),
@@ -42,13 +42,33 @@ def extract_features(
         int | None,
         typer.Option(metavar="SEED", help="Random weights, for tests and benchmarks; `register` refuses what follows."),
     ] = None,
-    part: Annotated[str, typer.Option(metavar="I/N", help="Only the I-th of N parts, one process per GPU.")] = "0/1",
+    num_shards: Annotated[
+        int | None, typer.Option(min=1, help="Share the videos out among so many processes, by content, ...")
+    ] = None,
+    shard_id: Annotated[
+        str | None,
+        typer.Option(metavar="K|slurm", help="... and take the K-th share, from 0; slurm: as the array's task says."),
+    ] = None,
     decoder: Annotated[str, typer.Option(help="pyav, decord, or nvdec on an NVIDIA GPU.")] = "pyav",
-    engine: Annotated[str, typer.Option(help="What runs the extraction.")] = "local",
+    engine: Annotated[str, typer.Option(help="local, or ray for a cluster (docs/scale-out.md).")] = "local",
     workers: Annotated[
         int | None, typer.Option(min=0, help="Decoding processes; 0 decodes in this one. (default: number of CPUs)")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds per video, before its length is counted in.")] = 60.0,
+    video_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds to decode a video, before its length is counted in: ...")
+    ] = 60.0,
+    video_timeout_per_second: Annotated[
+        float, typer.Option(min=0, help="... so many more per second of video, ...")
+    ] = 5,
+    video_timeout_max: Annotated[float, typer.Option(min=0.1, help="... and never more than this.")] = 3600,
+    video_memory: Annotated[
+        float, typer.Option(min=0.1, metavar="GIB", help="GiB of memory that decoding a video may take.")
+    ] = 4.0,
+    video_pixels: Annotated[int, typer.Option(min=1, help="Pixels per frame above which a video is refused.")] = 1
+    << 26,
+    recycle: Annotated[
+        int, typer.Option(min=1, help="Videos after which a decoding process is replaced by a fresh one.")
+    ] = 500,
     shard_rows: Annotated[int, typer.Option(min=1, help="Commit a shard after so many rows, ...")] = 256,
     shard_seconds: Annotated[float, typer.Option(min=0, help="... or after so many seconds.")] = 60.0,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take up videos that failed before.")] = False,
@@ -60,17 +80,20 @@ def extract_features(
 ) -> None:
     """Run frozen backbones over every video (and prompt) once and commit the features to a store.
 
-    Running it again extracts only what is new. Ctrl-C commits what is ready; nothing committed is ever lost.
+    Running it again extracts only what is new. Ctrl-C (or SIGTERM) once finishes and commits the videos under way,
+    twice stops now; either way the same command goes on from there.
+
     Exit code 4: done, but some inputs have no features (`vqa-train store failures STORE` says why).
     """
     import os
 
     # Before torch is loaded: idle OpenMP threads that spin take the cores from the decoders.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from vqa_train.pipelines import extract
+    from vqa_train.pipelines.extract_config import ExtractConfig
+    from vqa_train.pipelines.shards import parse_shard
+    from vqa_train.video.job import DecodeLimits
 
-    signal.signal(signal.SIGTERM, _interrupt)
-    config = extract.ExtractConfig(
+    config = ExtractConfig(
         dataset=dataset,
         output=output,
         backbones=tuple(backbone or ()),
@@ -82,11 +105,18 @@ def extract_features(
         batch=batch,
         compiled=compile_,
         random_weights=random_weights,
-        part=_part(part),
+        shard=parse_shard(shard_id, num_shards),
         decoder=decoder,
         engine=engine,
         workers=workers if workers is not None else os.cpu_count() or 1,
-        timeout_s=timeout,
+        limits=DecodeLimits(
+            timeout_base_s=video_timeout,
+            timeout_per_s=video_timeout_per_second,
+            timeout_max_s=video_timeout_max,
+            memory_bytes=int(video_memory * (1 << 30)),
+            max_pixels=video_pixels,
+        ),
+        recycle=recycle,
         shard_rows=shard_rows,
         shard_seconds=shard_seconds,
         retry_failed=retry_failed,
@@ -100,20 +130,21 @@ def extract_features(
         if json != "-":
             _print_estimate(found)
         return
-    report = extract.extract_features(config, log=log)
+    try:
+        with stop_on_signals() as stop:
+            from vqa_train.pipelines import extract
+
+            report = extract.extract_features(config, log=log, stop=stop)
+    except KeyboardInterrupt:
+        os._exit(EXIT_INTERRUPTED)
     emit_json(report.to_json(), json)
     if json != "-":
         _print(report, output)
+    if report.interrupted:
+        # Threads that compute what nobody waits for any more would hold the process up.
+        sys.stdout.flush()
+        os._exit(EXIT_INTERRUPTED)
     raise typer.Exit(report.exit_code)
-
-
-def _part(text: str) -> tuple[int, int]:
-    from vqa_train.core.errors import UsageError
-
-    part, slash, parts = text.partition("/")
-    if not (slash and part.isdecimal() and parts.isdecimal()):
-        raise UsageError(f"--part must be I/N, got {text!r}", hint="the first of two is 0/2")
-    return int(part), int(parts)
 
 
 def _size(count: int) -> str:
@@ -150,7 +181,3 @@ def _print(report: ExtractReport, output: Path) -> None:
         log(f"some inputs have no features: `vqa-train store failures {output}` lists them; --retry-failed tries again")
     if report.interrupted:
         log("interrupted: what was committed is kept; the same command goes on from there")
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vqa_train.cli.common import JsonOption, emit_json, log, print_line, print_table
-from vqa_train.cli.options import ManifestsOption
+from vqa_train.cli.options import ManifestsOption, StoreOutputOption
 from vqa_train.core.errors import UsageError
+from vqa_train.core.locations import location
 
 if TYPE_CHECKING:
     from vqa_train.pipelines.import_config import ImportReport
@@ -21,7 +22,7 @@ def import_features(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet, CSV, npz or .mat (up to version 7).")],
     *,
     name: Annotated[str, typer.Option(help="Name of the feature set, as a backbone's name.")],
-    output: Annotated[Path, typer.Option("--output", metavar="STORE", help="Folder of the feature store.")],
+    output: StoreOutputOption,
     id_column: Annotated[str | None, typer.Option(help="Column of the videos' ids. (default: video_id)")] = None,
     number_rows: Annotated[
         bool, typer.Option("--number-rows", help="The file has no ids: its row numbers, from 1, are the ids.")
@@ -52,7 +53,9 @@ def import_features(
     videos: Annotated[
         str | None, typer.Option(metavar="NAME|YAML", help="Dataset whose videos the ids name; keys are then theirs.")
     ] = None,
-    data_root: Annotated[Path | None, typer.Option(help="Folder that the paths of --videos start from.")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(metavar="DIR", parser=location, help="Where the paths of --videos start.")
+    ] = None,
     manifests: ManifestsOption = None,
     lower_is_better: Annotated[bool, typer.Option("--lower-is-better", help="For DMOS.")] = False,
     mos_range: Annotated[

@@ -21,6 +21,7 @@ from vqa_train.cli import (
     report,
     score,
     select_features,
+    status,
     store,
     tune,
     weights,
@@ -56,6 +57,7 @@ def options(
 app.add_typer(datasets.app, name="datasets", help="List, scan and verify datasets; make the built-in ladder.")
 app.command("extract-features")(extract.extract_features)
 app.command("import-features")(import_features.import_features)
+app.command("status")(status.status)
 app.add_typer(store.app, name="store", help="Look into a feature store, verify it, tidy it.")
 app.command("fit")(fit.fit)
 app.command("tune")(tune.tune)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vqa_train.core.locations import location
+
 InputsOption = Annotated[
     list[str] | None,
     typer.Option("--input", metavar="NAME=SET[:OUTPUT]", help="Features, instead of the recipe's; again for more."),
@@ -15,7 +17,18 @@ DatasetsOption = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME|YAML", help="Dataset, instead of the recipe's; again for further ones."),
 ]
-DataRootOption = Annotated[Path | None, typer.Option(help="Folder that the manifest's paths start from.")]
+StoreOption = Annotated[
+    Path,
+    typer.Option("--features", metavar="STORE", parser=location, help="Feature store: a folder or a URL (s3://...)."),
+]
+StoreOutputOption = Annotated[
+    Path,
+    typer.Option("--output", metavar="STORE", parser=location, help="Feature store: a folder or a URL (s3://...)."),
+]
+DataRootOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", parser=location, help="Folder or URL that the manifest's paths start from."),
+]
 ManifestsOption = Annotated[Path | None, typer.Option(help="Folder of manifests; by default ./manifests.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads; they do not change the result.")]

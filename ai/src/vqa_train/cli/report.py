@@ -10,6 +10,7 @@ import typer
 
 from vqa_train.cli.common import JsonOption, emit_json, print_line
 from vqa_train.cli.options import ManifestsOption
+from vqa_train.core.locations import location
 
 
 def report(
@@ -20,7 +21,10 @@ def report(
     features: Annotated[
         Path | None,
         typer.Option(
-            "--features", metavar="STORE", help="Feature store: adds permutation importance; evaluates a model."
+            "--features",
+            metavar="STORE",
+            parser=location,
+            help="Feature store: adds permutation importance; evaluates a model.",
         ),
     ] = None,
     data_root: Annotated[

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vqa_train.cli.common import JsonOption, emit_json, log, number, print_line, print_table
-from vqa_train.cli.options import DataRootOption, DatasetsOption, DeviceOption, ManifestsOption, ThreadsOption
+from vqa_train.cli.options import (
+    DataRootOption,
+    DatasetsOption,
+    DeviceOption,
+    ManifestsOption,
+    StoreOption,
+    ThreadsOption,
+)
 
 if TYPE_CHECKING:
     from vqa_train.pipelines.fit_config import FitConfig
@@ -17,7 +24,7 @@ _LISTED = 15
 
 
 def select_features(
-    features: Annotated[Path, typer.Option("--features", metavar="STORE", help="Folder of the feature store.")],
+    features: StoreOption,
     dataset: DatasetsOption = None,
     inputs: Annotated[
         list[str] | None,

@@ -1,4 +1,4 @@
-"""vqa-train store info|verify|failures|gc: parse, call, print."""
+"""vqa-train store info|verify|failures|gc: parse, call, print; the verbs that change a store are in store_change."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from vqa_train.cli.common import JsonOption, emit_json, print_line, print_table
-from vqa_train.core.errors import GateFailedError, Reason
+from vqa_train.cli import store_change
+from vqa_train.cli.common import JsonOption, emit_json, log, print_line, print_table
+from vqa_train.cli.options import DataRootOption, ManifestsOption
+from vqa_train.cli.store_compact import compact
+from vqa_train.core.errors import GateFailedError, Reason, UsageError
+from vqa_train.core.locations import location
 
 app = typer.Typer(no_args_is_help=True)
 
-StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the feature store.")]
+StoreArgument = Annotated[
+    Path, typer.Argument(metavar="STORE", parser=location, help="Feature store: a folder or a URL (s3://...).")
+]
 
 
 @app.command()
@@ -73,21 +79,67 @@ def _not_finite(feature_set: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 @app.command()
-def verify(store: StoreArgument, json: JsonOption = None) -> None:
+def verify(
+    store: StoreArgument,
+    content: Annotated[
+        bool, typer.Option("--content", help="Decode every row too, and compare it with what its commit says.")
+    ] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="--content, and extract a sample of keys again.")] = False,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME|YAML", help="With --deep: the dataset whose videos are sampled.")
+    ] = None,
+    sample: Annotated[int, typer.Option(min=1, help="With --deep: keys per feature set.")] = 8,
+    seed: Annotated[int, typer.Option(help="With --deep: another number takes other keys.")] = 0,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SET", help="With --deep: only this feature set; again for more."),
+    ] = None,
+    data_root: DataRootOption = None,
+    manifests: ManifestsOption = None,
+    device: Annotated[str, typer.Option(help="With --deep: auto, cpu, cuda, ...")] = "auto",
+    json: JsonOption = None,
+) -> None:
     """Read every byte again and name everything that is not as it was written; exit code 3 when something is."""
     from vqa_train.pipelines import store as pipeline
 
-    report = pipeline.verify(store)
+    config = None
+    if deep:
+        from vqa_train.pipelines.store_deep import DeepConfig
+
+        if dataset is None:
+            raise UsageError("--deep needs the videos", hint="name their dataset with --dataset")
+        config = DeepConfig(
+            dataset=dataset,
+            sample=sample,
+            seed=seed,
+            sets=tuple(sets or ()),
+            data_root=data_root,
+            manifests_dir=manifests,
+            device=device,
+        )
+    elif dataset is not None:
+        raise UsageError("--dataset without --deep", hint="add --deep to extract a sample of its videos again")
+    report = pipeline.verify(store, config, content=content, log=log)
     emit_json(report, json)
     if json != "-":
         for problem in report["problems"]:
             print_line(problem)
+        for again in report["deep"]:
+            print_line(_again(again))
         print_line(
             f"{'ok' if report['ok'] else 'DAMAGED'}: {report['sets']} feature sets, {report['shards']:,} shards, "
             f"{report['rows']:,} rows, {report['bytes']:,} bytes read"
         )
     if not report["ok"]:
         raise GateFailedError(f"{len(report['problems'])} problems in {str(store)!r}")
+
+
+def _again(again: dict[str, Any]) -> str:
+    """The line of one feature set's second extraction."""
+    if again["unchecked"] is not None:
+        return f"{again['name']}: not extracted again: {again['unchecked']}"
+    gaps = [f"{name} {'inf' if gap is None else f'{gap:.2g}'}" for name, gap in again["largest"].items()]
+    return f"{again['name']}: {again['checked']} rows extracted again; largest differences: {', '.join(gaps) or 'none'}"
 
 
 @app.command()
@@ -116,7 +168,8 @@ def gc(
     ] = 3600.0,
     json: JsonOption = None,
 ) -> None:
-    """Leftovers of crashes (temporary files, shards without a commit) and derived caches; never committed data."""
+    """Leftovers of crashes (temporary files, shards without a commit), shards that a compaction replaced, and derived
+    caches; never what is read or what a tag keeps."""
     from vqa_train.pipelines import store as pipeline
 
     report = pipeline.gc(store, delete=delete, grace_s=grace)
@@ -126,3 +179,7 @@ def gc(
     print_table("leftovers", ("why", "bytes", "path"), [(f["why"], f["bytes"], f["path"]) for f in report["files"]])
     verb = "deleted" if delete else "would be deleted with --delete"
     print_line(f"{len(report['files']):,} files, {report['bytes']:,} bytes {verb}")
+
+
+store_change.add_to(app)
+app.command()(compact)

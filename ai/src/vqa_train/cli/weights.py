@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 
-from vqa_train.cli.common import JsonOption, emit_json, log, print_line, print_table
+from vqa_train.cli.common import EXIT_INTERRUPTED, JsonOption, emit_json, log, print_line, print_table
 
 app = typer.Typer(no_args_is_help=True)
-
-_INTERRUPTED = 130
 
 
 @app.command("list")
@@ -58,7 +56,7 @@ def pull(
         report, code = pipeline.pull_weights(names, log=log)
     except KeyboardInterrupt:
         log("interrupted: what has arrived is kept; the same command goes on from there")
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     emit_json(report, json)
     if json != "-":
         rows = [(w["name"], w["state"], w["license"], w.get("path")) for w in report["weights"]]

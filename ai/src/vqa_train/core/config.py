@@ -11,9 +11,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vqa_train.core.errors import ConfigError
 from vqa_train.core.plugins import did_you_mean
+from vqa_train.core.versions import refusal
 
 _MAX_BYTES = 256 * 1024 * 1024
 _MAX_ALIASES = 100
+# Collections within collections. PyYAML's time grows with the square of it: 20,000 brackets took a minute.
+_MAX_DEPTH = 100
 
 
 class StrictModel(BaseModel):
@@ -23,16 +26,34 @@ class StrictModel(BaseModel):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys and alias bombs."""
+    """SafeLoader that refuses duplicate keys, alias bombs and deep nesting."""
 
     aliases = 0
+    depth = 0
+
+    def fetch_flow_collection_start(self, token_class: Any) -> None:
+        self._refuse_deep(self.flow_level)
+        super().fetch_flow_collection_start(token_class)
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             self.aliases += 1
             if self.aliases > _MAX_ALIASES:
                 raise yaml.YAMLError(f"more than {_MAX_ALIASES} aliases")
-        return super().compose_node(parent, index)
+        self._refuse_deep(self.depth)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def add_indent(self, column: int) -> bool:
+        self._refuse_deep(len(self.indents))
+        return super().add_indent(column)
+
+    @staticmethod
+    def _refuse_deep(depth: int) -> None:
+        if depth > _MAX_DEPTH:
+            raise yaml.YAMLError(f"nested more than {_MAX_DEPTH} deep")
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -64,13 +85,14 @@ def load_yaml(path: Path, what: str = "YAML file") -> Any:
     """The value in a YAML file, through the safe loader.
 
     Raises:
-        ConfigError: missing, unreadable, not YAML, duplicate keys, too many aliases.
+        ConfigError: missing, unreadable, not YAML, duplicate keys, too many aliases, too deep.
     """
     text = _read(path, what)
     try:
         # _Loader is a SafeLoader; C's loader cannot check duplicate keys.
         return yaml.load(text, Loader=_Loader)  # noqa: S506
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
+        # ValueError: a date that is none, a number of more digits than Python takes.
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or str(error)
@@ -81,12 +103,20 @@ def load_json(path: Path, what: str = "JSON file") -> Any:
     """The value in a JSON file.
 
     Raises:
-        ConfigError: missing, unreadable or not JSON.
+        ConfigError: missing, unreadable, not JSON, duplicate keys.
     """
     try:
-        return json.loads(_read(path, what))
-    except (json.JSONDecodeError, RecursionError) as error:
+        return json.loads(_read(path, what), object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{what} {str(path)!r} is not JSON: {error}") from error
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"duplicate key {next(key for key in keys if keys.count(key) > 1)!r:.100}")
+    return value
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -101,6 +131,10 @@ def parse(model: type[M], value: Any, source: str) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
+        for problem in error.errors(include_url=False):
+            if problem["loc"] in (("schema",), ("schema_version",)) and problem["type"] == "literal_error":
+                message, hint = refusal(problem["input"], str(problem["ctx"]["expected"]).strip("'"))
+                raise ConfigError(f"{source} {message}", hint=hint) from error
         # A misspelt key also makes the right one missing; the spelling is what to tell.
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         location = first["loc"]

@@ -37,6 +37,9 @@ class Reason(StrEnum):
     LABEL_MISMATCH = "label_mismatch"
 
 
+_MAX_CHARACTERS = 2000
+
+
 class VqaError(Exception):
     """An error that a user can act on: one line that names the input, what was expected and got, and a mend.
 
@@ -55,7 +58,9 @@ class VqaError(Exception):
         self.reason = reason
 
     def __str__(self) -> str:
-        text = f"{self.message} - {self.hint}" if self.hint else self.message
+        # What a hostile file holds may stand in a message: it is cut, and the hint stays.
+        message = self.message if len(self.message) <= _MAX_CHARACTERS else f"{self.message[:_MAX_CHARACTERS]} ..."
+        text = f"{message} - {self.hint}" if self.hint else message
         return " ".join(text.split())
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -9,9 +9,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
+from vqa_train.core import remote
 from vqa_train.core.errors import Reason, VqaError
+from vqa_train.core.locations import is_remote
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 
 def fsync_dir(path: Path) -> None:
@@ -88,14 +93,30 @@ def confined(root: Path, relative: str) -> Path:
         VqaError: with reason `path_escape`.
         OSError: a loop of symbolic links.
     """
+    if is_remote(root):
+        return _confined_remote(root, relative)
     candidate = root / relative
     if Path(relative).is_absolute() or "\x00" in relative or not _resolves_inside(candidate, root):
-        raise VqaError(
-            f"path {relative!r} leaves its root {str(root)!r}",
-            hint="paths in manifests are relative and stay inside the data root",
-            reason=Reason.PATH_ESCAPE,
-        )
+        raise _escape(root, relative)
     return candidate
+
+
+def _confined_remote(root: UPath, relative: str) -> Path:
+    """Behind a URL there are no links: the name alone decides."""
+    parts = relative.split("/")
+    if relative.startswith("/") or "\x00" in relative or "://" in relative or ".." in parts:
+        raise _escape(root, relative)
+    for part in parts:
+        root = root / part if part not in ("", ".") else root
+    return cast(Path, root)
+
+
+def _escape(root: Path | UPath, relative: str) -> VqaError:
+    return VqaError(
+        f"path {relative!r} leaves its root {str(root)!r}",
+        hint="paths in manifests are relative and stay inside the data root",
+        reason=Reason.PATH_ESCAPE,
+    )
 
 
 def _resolves_inside(candidate: Path, root: Path) -> bool:
@@ -105,8 +126,49 @@ def _resolves_inside(candidate: Path, root: Path) -> bool:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(candidate)) from error
 
 
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a local file or of an object behind a URL.
+
+    Raises:
+        OSError: missing or unreadable.
+    """
+    return remote.read(path) if is_remote(path) else path.read_bytes()
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file at `path`, or an object behind a URL.
+
+    Raises:
+        OSError: the service behind the URL does not say.
+    """
+    if not is_remote(path):
+        return path.is_file()
+    found = remote.info(path)
+    return found is not None and found["type"] == "file"
+
+
+def is_dir(path: Path) -> bool:
+    """Whether `path` is a folder; behind a URL: whether anything lies below it.
+
+    Raises:
+        OSError: the service behind the URL does not say.
+    """
+    return remote.is_dir(path) if is_remote(path) else path.is_dir()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a local file or of an object behind a URL.
+
+    Raises:
+        OSError: it is gone, or the service does not say.
+    """
+    return remote.size(path) if is_remote(path) else path.stat().st_size
+
+
 def display_path(path: Path) -> str:
-    """`path` for artefacts: relative to the working folder where possible, home folder shown as ~."""
+    """`path` for artefacts: relative to the working folder where possible, home folder shown as ~; a URL as it is."""
+    if is_remote(path):
+        return str(path)
     absolute = path.absolute()
     for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
         if absolute.is_relative_to(base):

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vqa_train.core.hashing import sha256_file
+from vqa_train.core.locations import is_remote
 
 # A file changed in the same clock tick as it was hashed could change again without its stat showing it.
 _SETTLE_NS = 2_000_000_000
@@ -57,19 +58,34 @@ class HashCache:
             self.remember(path, digest)
         return digest
 
-    def remember(self, path: Path, digest: str) -> None:
-        """Note that `path`, as it is now, was found to have this hash; a file changed just now is not noted."""
+    def remember(self, path: Path, digest: str, state: str | None = None) -> None:
+        """Note that `path`, as it is now, was found to have this hash; a file changed just now is not noted.
+
+        What lies behind a URL is noted under its `state` (`core.remote`), or without one not at all.
+        """
+        if is_remote(path):
+            if state is not None:
+                self._fresh[str(path)] = (state, digest)
+            return
         stat = path.stat()
         if time.time_ns() - stat.st_mtime_ns > _SETTLE_NS:
             self._fresh[str(path.absolute())] = (_stat_key(stat), digest)
 
-    def cached(self, path: Path) -> str | None:
-        """The remembered hash, or None when the file is unknown or its stat has changed."""
+    def cached(self, path: Path, state: str | None = None) -> str | None:
+        """The remembered hash, or None when the file is unknown or its stat (behind a URL: its `state`) has changed."""
+        if is_remote(path):
+            noted = self._fresh.get(str(path)) or self._load().get(str(path))
+            return noted[1] if noted is not None and noted[0] == state else None
         key = str(path.absolute())
         entry = self._fresh.get(key) or self._load().get(key)
         if entry is None or entry[0] != _stat_key(path.stat()):
             return None
         return entry[1]
+
+    def cached_as(self, key: str, stat: os.stat_result) -> str | None:
+        """`cached` of the local file at the absolute path `key`, whose stat was just taken; for many files in a row."""
+        entry = self._fresh.get(key) or self._load().get(key)
+        return entry[1] if entry is not None and entry[0] == _stat_key(stat) else None
 
     def save(self) -> None:
         """Write what was learnt since the last save; failures to write are ignored (it is a cache)."""

@@ -12,10 +12,13 @@ from typing import Any
 
 from vqa_train.core.errors import DependencyError, UsageError
 
+_MAX_NAME = 200
+
 
 def did_you_mean(name: str, known: list[str]) -> str:
     """A hint that names the nearest known names, or all of them."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    # A name of 100,000 characters out of a hostile file would take seconds.
+    near = difflib.get_close_matches(name[:_MAX_NAME], known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
 
 

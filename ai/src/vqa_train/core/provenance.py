@@ -39,12 +39,17 @@ _PACKAGES = (
 )
 _SECRET = re.compile(r"(?i)(token|secret|password|passwd|api[-_]?key|credential|authorization)")
 _SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{8,}|AKIA[0-9A-Z]{12,}|ghp_[A-Za-z0-9]{20,})\b")
+# In a query of a URL or an assignment; a plural (tokens=...) names features.
+_SECRET_PAIR = re.compile(
+    r"(?i)((?<![A-Za-z0-9])(?:[A-Za-z0-9]+[-_.])*"
+    r"(?:token|secret|password|passwd|api[-_]?key|access[-_]key|credential|signature|authorization|sig)=)[^&\s]+"
+)
 _URL_LOGIN = re.compile(r"(?<=://)[^/@\s:]+:[^/@\s]+(?=@)")
 
 
 def redact(text: str) -> str:
-    """`text` without the home folder's path, URL logins and values that look like access tokens."""
-    text = _URL_LOGIN.sub("***", _SECRET_VALUE.sub("***", text))
+    """`text` without the home folder's path, URL logins, signatures and values that look like access tokens."""
+    text = _SECRET_PAIR.sub(r"\1***", _URL_LOGIN.sub("***", _SECRET_VALUE.sub("***", text)))
     home = str(Path.home())
     return text.replace(home, "~") if home not in ("", "/") else text
 

@@ -261,7 +261,7 @@ class FeatureSpec:
                 hint="install the version of vqa-train that wrote it",
             )
         try:
-            return cls(
+            spec = cls(
                 backbone=value["backbone"],
                 definition=value["definition"],
                 modality=value["modality"],
@@ -278,8 +278,28 @@ class FeatureSpec:
                 sampling=Sampling(**value["sampling"]) if value["sampling"] else None,
                 preprocessing=value["preprocessing"],
             )
-        except (KeyError, TypeError) as error:
-            raise ConfigError(f"feature spec is malformed: {error!r}") from error
+            spec._check_types()
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise ConfigError(f"feature spec is malformed: {error!r:.200}") from error
+        return spec
+
+    def _check_types(self) -> None:
+        """Refuse what a file may hold and code never makes.
+
+        Raises:
+            TypeError, ValueError: a field of another type, or a number that JSON does not have.
+        """
+        texts = [self.backbone, *(output.name for output in self.outputs)]
+        texts += [name for output in self.outputs for name in output.names or ()]
+        numbers = [self.definition, *(size for output in self.outputs for size in output.shape)]
+        if not all(type(text) is str for text in texts) or self.modality not in get_args(Modality):
+            raise TypeError("names must be text and modality one of video, text")
+        if not all(type(number) is int for number in numbers):
+            raise TypeError("definition and shapes must be whole numbers")
+        if not hasattr(self.preprocessing, "keys"):
+            raise TypeError("preprocessing must be a mapping")
+        # Only what has a fingerprint is a spec; a lone surrogate or NaN has none.
+        self.fingerprint.encode()
 
     @cached_property
     def fingerprint(self) -> str:

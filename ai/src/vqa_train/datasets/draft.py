@@ -10,8 +10,9 @@ from typing import Any
 
 from vqa_train.core.config import parse
 from vqa_train.core.errors import LabelError, Reason, UsageError
-from vqa_train.core.files import confined
+from vqa_train.core.files import confined, read_bytes
 from vqa_train.core.hashing import sha256_bytes
+from vqa_train.core.locations import is_remote
 from vqa_train.core.plugins import did_you_mean
 from vqa_train.datasets import ADAPTERS
 from vqa_train.datasets.adapters.base import DatasetAdapter, Layout
@@ -87,7 +88,7 @@ def draft_manifest(
         "source": config.source,
         "citation": config.citation,
         "adapter": adapter_name,
-        "root": Path(os.path.relpath(config.root, config.output.parent)).as_posix(),
+        "root": _root(config),
         "splits": {"fractions": dict(config.fractions), "salt": config.salt or ""} if config.fractions else None,
     }
     value = {
@@ -107,6 +108,13 @@ def draft_manifest(
     }
     manifest = parse(DatasetManifest, {"schema": "vqa-train/dataset/1", **value}, "the manifest to be written")
     return manifest, adapter, list(zip(manifest.labels, (data for _, data in tables), strict=True))
+
+
+def _root(config: ScanConfig) -> str | None:
+    """As the manifest says it: relative to the manifest. A URL is for whoever loads the dataset to name."""
+    if is_remote(config.root):
+        return None
+    return Path(os.path.relpath(config.root, config.output.parent)).as_posix()
 
 
 def _targets(manifest: DatasetManifest) -> dict[str, str]:
@@ -139,6 +147,8 @@ def _tables(config: ScanConfig, layout: Layout, existing: DatasetManifest | None
 
 
 def _label_path(root: Path, given: str, split: str | None) -> LabelTable:
+    if is_remote(root):
+        return _label_table(given.removeprefix(str(root).rstrip("/") + "/"), split)
     here = Path(given)
     path = here if here.is_file() or here.is_absolute() else root / given
     resolved_root = root.resolve()
@@ -148,15 +158,18 @@ def _label_path(root: Path, given: str, split: str | None) -> LabelTable:
             hint="copy it into the root, or scan the folder that holds both",
             reason=Reason.PATH_ESCAPE,
         )
+    return _label_table(path.resolve().relative_to(resolved_root).as_posix(), split)
+
+
+def _label_table(path: str, split: str | None) -> LabelTable:
     if split is not None and split not in SPLITS:
-        raise UsageError(f"unknown split {split!r} of label table {given!r}", hint=did_you_mean(split, list(SPLITS)))
-    relative = path.resolve().relative_to(resolved_root).as_posix()
-    return parse(LabelTable, {"path": relative, "split": split}, f"label table {given!r}")
+        raise UsageError(f"unknown split {split!r} of label table {path!r}", hint=did_you_mean(split, list(SPLITS)))
+    return parse(LabelTable, {"path": path, "split": split}, f"label table {path!r}")
 
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         raise LabelError(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vqa_train.core import objectcache
 from vqa_train.core.errors import LabelError, ManifestError, Reason
-from vqa_train.core.files import confined
+from vqa_train.core.files import confined, is_dir, read_bytes
+from vqa_train.core.hashcache import HashCache
 from vqa_train.core.hashing import sha256_bytes
+from vqa_train.core.locations import is_remote, location
 from vqa_train.core.plugins import did_you_mean
+from vqa_train.core.remote import Listed, find
 from vqa_train.core.types import Video
 from vqa_train.datasets import ADAPTERS
 from vqa_train.datasets.adapters.base import DatasetAdapter
@@ -33,9 +38,10 @@ class Dataset:
         manifest: what its YAML says.
         path: the manifest's file.
         sha256: of the manifest's bytes; through the hashes in it, of every label table and file list too.
-        root: the data root on this machine.
+        root: the data root: a folder of this machine, or a `UPath` for a URL.
         videos: one record per labelled (or unlabelled) file, in the order of the label tables.
         report: what the join of labels and files found.
+        listing: what lay under a root that is a URL when the dataset was loaded, by relative path; None for a folder.
     """
 
     manifest: DatasetManifest
@@ -44,6 +50,7 @@ class Dataset:
     root: Path
     videos: tuple[Video, ...]
     report: LabelReport
+    listing: Mapping[str, Listed] | None = None
 
     def __repr__(self) -> str:
         return f"Dataset({self.manifest.name!r}, videos={len(self.videos)}, root={str(self.root)!r})"
@@ -60,6 +67,21 @@ class Dataset:
             VqaError: with reason `path_escape`, when it leaves the data root through a symbolic link.
         """
         return confined(self.root, video.path)
+
+    def look(self, path: Path, video: Video, cache: HashCache) -> tuple[int, str | None]:
+        """Bytes of `video` at `path`, and its hash where `cache` remembers that of the unchanged file.
+
+        Behind a URL the listing answers that was made when the dataset was loaded.
+
+        Raises:
+            OSError: FileNotFoundError, or it cannot be looked at.
+        """
+        if self.listing is None:
+            return path.stat().st_size, cache.cached(path)
+        listed = self.listing.get(video.path)
+        if listed is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return listed.bytes, cache.cached(path, listed.state)
 
 
 def has_videos(manifest: DatasetManifest) -> bool:
@@ -85,7 +107,7 @@ def find_manifest(name_or_path: str, manifests_dir: Path | None = None, stores: 
             raise ManifestError(f"dataset manifest {name_or_path!r} does not exist", reason=Reason.MISSING_FILE)
         return path
     folder = manifests_dir if manifests_dir is not None else Path("manifests")
-    folders = [folder, *(store / IMPORTED_FOLDER for store in stores)]
+    folders = [folder, *(imported_folder(store) for store in stores)]
     for each in folders:
         path = confined(each, f"{name_or_path}.yaml")
         if path.is_file():
@@ -97,6 +119,28 @@ def find_manifest(name_or_path: str, manifests_dir: Path | None = None, stores: 
         hint=did_you_mean(name_or_path, known) + "; a path ending in .yaml works too",
         reason=Reason.MISSING_FILE,
     )
+
+
+def imported_folder(store: Path) -> Path:
+    """Where the labels that were imported into `store` can be read: for a URL in a local copy, brought up to date.
+
+    Raises:
+        OSError: the service behind the URL does not answer.
+    """
+    if not is_remote(store):
+        return store / IMPORTED_FOLDER
+    return objectcache.mirror(store / IMPORTED_FOLDER, objectcache.derived(store, IMPORTED_FOLDER))
+
+
+def publish_imported(store: Path) -> None:
+    """Put what was changed in the local copy of `imported_folder` behind the URL, manifests last; else do nothing.
+
+    Raises:
+        OSError: the service behind the URL does not answer.
+    """
+    if is_remote(store):
+        local = objectcache.derived(store, IMPORTED_FOLDER)
+        objectcache.publish(local, store / IMPORTED_FOLDER, last=_SUFFIXES)
 
 
 def find_root(manifest: DatasetManifest, path: Path, given: Path | None = None) -> Path:
@@ -115,8 +159,8 @@ def find_root(manifest: DatasetManifest, path: Path, given: Path | None = None) 
     if given is not None:
         root = given
     elif variable:
-        named = Path(variable) / manifest.name
-        root = named if named.is_dir() else Path(variable)
+        named = location(variable) / manifest.name
+        root = named if is_dir(named) else location(variable)
     elif manifest.root is not None:
         root = Path(os.path.normpath(path.parent / manifest.root))
     else:
@@ -124,7 +168,7 @@ def find_root(manifest: DatasetManifest, path: Path, given: Path | None = None) 
             f"dataset {manifest.name!r} does not say where its data is",
             hint=f"pass --data-root DIR or set {DATA_ROOT_VARIABLE}",
         )
-    if not root.is_dir():
+    if not is_dir(root):
         raise ManifestError(
             f"data root {str(root)!r} of dataset {manifest.name!r} is not a folder",
             hint=f"pass --data-root DIR or set {DATA_ROOT_VARIABLE}",
@@ -178,9 +222,12 @@ def load_dataset(
     tables = [(table, read_label_bytes(root, table)) for table in manifest.labels]
     adapter: DatasetAdapter = ADAPTERS.get(manifest.adapter)()
     videos, report = join_labels(manifest, read_labels(manifest, adapter, tables), entries, missing_mos)
-    if adapter.has_videos:
+    listing = find(root) if is_remote(root) and adapter.has_videos else None
+    if listing is not None:
+        report.missing_files = [video.path for video in videos if video.path not in listing]
+    elif adapter.has_videos:
         report.missing_files = missing_files(root, (video.path for video in videos))
-    return Dataset(manifest, path, sha256, root, videos, report)
+    return Dataset(manifest, path, sha256, root, videos, report, listing)
 
 
 def read_label_bytes(root: Path, table: LabelTable) -> bytes:
@@ -192,7 +239,7 @@ def read_label_bytes(root: Path, table: LabelTable) -> bytes:
     """
     path = confined(root, table.path)
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         raise LabelError(

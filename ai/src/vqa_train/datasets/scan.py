@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from vqa_train.core.errors import ManifestError, Reason
+from vqa_train.core.files import is_dir
 from vqa_train.core.hashcache import HashCache
+from vqa_train.core.locations import is_remote
 from vqa_train.core.progress import Advance, progress
+from vqa_train.core.remote import find
 from vqa_train.datasets.draft import ScanConfig, draft_manifest
 from vqa_train.datasets.files_table import write_files_table
 from vqa_train.datasets.hash_files import hash_files
@@ -81,15 +84,21 @@ def scan(
         ConfigError, ManifestError: an older manifest or the folder is not as it must be.
         LabelError: the label tables break the manifest's rules.
     """
-    if not config.root.is_dir():
+    if not is_dir(config.root):
         raise ManifestError(f"{str(config.root)!r} is not a folder", reason=Reason.MISSING_FILE)
     existing = read_manifest(config.output)[0] if config.output.exists() else None
     manifest, adapter, tables = draft_manifest(config, existing)
     rows = read_labels(manifest, adapter, tables)
-    walk = list_videos(config.root, config.extensions or VIDEO_EXTENSIONS)
+    listing = find(config.root) if is_remote(config.root) else None
+    walk = list_videos(config.root, config.extensions or VIDEO_EXTENSIONS, listing)
     with progress("hashing", len(walk.paths)) as bar:
         hashed = hash_files(
-            config.root, walk.paths, cache=cache or HashCache(), workers=workers, advance=advance or bar
+            config.root,
+            walk.paths,
+            cache=cache or HashCache(),
+            workers=workers,
+            advance=advance or bar,
+            listing=listing,
         )
     _, labels = join_labels(manifest, rows, hashed.entries)
     table = config.output.parent / f"{config.output.stem}.files.csv"

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vqa_train.core.errors import ManifestError, Reason
+from vqa_train.core.locations import is_remote
 from vqa_train.core.progress import Advance
+from vqa_train.core.remote import find
 from vqa_train.datasets.files_table import FileEntry, read_files_table
 from vqa_train.datasets.hash_files import hash_files
 from vqa_train.datasets.load import has_videos
@@ -82,7 +84,8 @@ def verify(
     for table in manifest.labels:
         expected[table.path] = FileEntry(table.path, table.sha256 or "", table.bytes or 0)
     report = VerifyReport(name=manifest.name, checked=len(expected))
-    hashed = hash_files(root, sorted(expected), cache=None, workers=workers, advance=advance)
+    listing = find(root) if is_remote(root) else None
+    hashed = hash_files(root, sorted(expected), cache=None, workers=workers, advance=advance, listing=listing)
     for found in hashed.entries:
         listed = expected[found.path]
         if (found.sha256, found.bytes) != (listed.sha256, listed.bytes):
@@ -97,7 +100,7 @@ def verify(
         ".csv",
         ".parquet",
     }
-    walk = list_videos(root, extensions)
+    walk = list_videos(root, extensions, listing)
     report.unlisted = [path for path in walk.paths if path not in expected]
     known = {failure.path for failure in hashed.failed}
     report.unreadable += [f for f in walk.failed if f.path not in known]

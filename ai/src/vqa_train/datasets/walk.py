@@ -12,8 +12,8 @@ from vqa_train.core.errors import ManifestError, Reason, VqaError
 from vqa_train.core.files import confined
 
 _EXTENSIONS = """
-    .3gp .asf .avi .flv .h264 .h265 .hevc .ivf .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv
-    .y4m
+    .3gp .asf .avi .flv .gif .h264 .h265 .hevc .ivf .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob
+    .webm .wmv .y4m
 """
 VIDEO_EXTENSIONS = frozenset(_EXTENSIONS.split())
 
@@ -39,8 +39,10 @@ class Walk:
     failed: list[FileFailure] = field(default_factory=list)
 
 
-def list_videos(root: Path, extensions: Iterable[str] = VIDEO_EXTENSIONS) -> Walk:
+def list_videos(root: Path, extensions: Iterable[str] = VIDEO_EXTENSIONS, listing: Iterable[str] | None = None) -> Walk:
     """Every file under `root` with one of `extensions` (with the dot, any case).
+
+    `listing` are the paths of everything under a root that is a URL, which has neither folders nor links.
 
     Hidden files and folders (a leading dot) are passed over. A link to a file inside the root counts as a file; a link
     to a folder inside is passed over, since that folder is listed itself; a link that leaves the root is refused.
@@ -49,6 +51,8 @@ def list_videos(root: Path, extensions: Iterable[str] = VIDEO_EXTENSIONS) -> Wal
         ManifestError: `root` or a folder in it does not exist or cannot be read.
     """
     wanted = frozenset(extension.lower() for extension in extensions)
+    if listing is not None:
+        return Walk([path for path in sorted(listing) if _is_listed_video(path, wanted)])
     walk = Walk()
     folders = [""]
     while folders:
@@ -75,6 +79,11 @@ def list_videos(root: Path, extensions: Iterable[str] = VIDEO_EXTENSIONS) -> Wal
     walk.paths.sort()
     walk.failed.sort(key=lambda failure: failure.path)
     return walk
+
+
+def _is_listed_video(path: str, extensions: frozenset[str]) -> bool:
+    hidden = any(part.startswith(".") for part in path.split("/"))
+    return not hidden and posixpath.splitext(path)[1].lower() in extensions
 
 
 def _scan(root: Path, folder: str) -> Iterator[os.DirEntry[str]]:

@@ -2,4 +2,8 @@
 
 from vqa_train.core.plugins import Registry
 
-ENGINES = Registry("engine", {"local": "vqa_train.engines.local:LocalEngine"})
+ENGINES = Registry(
+    "engine",
+    {"local": "vqa_train.engines.local:LocalEngine", "ray": "vqa_train.engines.ray_engine:RayEngine"},
+    extra="ray",
+)

@@ -41,8 +41,8 @@ class Lane(ABC):
         """Nothing more is coming: run what waits for company."""
 
     @abstractmethod
-    def close(self) -> None:
-        """End the threads; what has not begun is dropped."""
+    def close(self, *, wait: bool = True) -> None:
+        """End the threads, having waited for what is under way if asked to; what has not begun is dropped."""
 
 
 def make_lane(extractor: Extractor, compute: int) -> Lane:
@@ -70,9 +70,9 @@ class ClipLane(Lane):
     def flush(self) -> None:
         """Nothing waits here."""
 
-    def close(self) -> None:
-        """Wait for the clips under way."""
-        self._pool.shutdown(cancel_futures=True)
+    def close(self, *, wait: bool = True) -> None:
+        """End the threads."""
+        self._pool.shutdown(wait, cancel_futures=True)
 
     def _answer(self, task: VideoTask, clips: Sequence[Clip]) -> Answer:
         try:
@@ -128,10 +128,10 @@ class BatchLane(Lane):
             self._runner.submit(self._run, self._waiting)
             self._waiting = []
 
-    def close(self) -> None:
-        """Wait for the batch under way."""
-        self._stagers.shutdown(cancel_futures=True)
-        self._runner.shutdown(cancel_futures=True)
+    def close(self, *, wait: bool = True) -> None:
+        """End the threads."""
+        self._stagers.shutdown(wait, cancel_futures=True)
+        self._runner.shutdown(wait, cancel_futures=True)
 
     def _run(self, items: Sequence[_Waiting]) -> None:
         """Answer every item; a failed device, or an error nobody foresaw, goes to whoever waits for the answers."""

@@ -141,7 +141,7 @@ def _external_files(path: Path, facts: OnnxFacts) -> tuple[Path, ...]:
     try:
         claimed = json.loads(facts.metadata.get(EXTERNAL_KEY, "{}"))
         hashes = {str(name): str(entry["sha256"]) for name, entry in claimed.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(f"ONNX file {str(path)!r} has malformed metadata {EXTERNAL_KEY!r}") from error
     uncovered = sorted(facts.locations - hashes.keys())
     if uncovered or (facts.external and not facts.locations):

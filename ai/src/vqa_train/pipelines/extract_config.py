@@ -9,7 +9,10 @@ from typing import Any
 
 from vqa_train.core.errors import ExitCode
 from vqa_train.core.files import display_path
+from vqa_train.core.locations import is_place
 from vqa_train.pipelines.compute import PrecisionChoice
+from vqa_train.pipelines.shards import Shard
+from vqa_train.video.job import DEFAULT_RECYCLE, DecodeLimits
 
 EXTRACT_SCHEMA = "vqa-train/extract-report/1"
 
@@ -24,11 +27,12 @@ class ExtractConfig:
         backbones, text: registry names, with settings where wanted (`dover++:fragments=centre`); one at least.
         device, precision, batch, compiled: how the backbones compute (`pipelines.compute.resolve_compute`).
         random_weights: seed of random weights in place of the real ones; for tests and benchmarks.
-        part: (i, n) takes the i-th of n parts of the videos, by their sha256; one process per GPU takes one part each.
+        shard: takes this share of the videos and prompts, by their sha256; each process of several takes one.
         data_root, manifests_dir: where videos and manifests are; None as `load_dataset` finds them.
         decoder, engine: registry names.
         workers: decoding processes (0 decodes in this process, without isolation).
-        timeout_s: seconds allowed per video before its length is counted in.
+        limits: what one video may cost.
+        recycle: videos after which a decoding process is replaced by a fresh one.
         shard_rows, shard_seconds: a shard is committed at whichever comes first.
         retry_failed: take up videos again that failed in an earlier run.
         limit: at most so many videos in this run.
@@ -43,13 +47,14 @@ class ExtractConfig:
     batch: int = 0
     compiled: bool = False
     random_weights: int | None = None
-    part: tuple[int, int] = (0, 1)
+    shard: Shard = field(default_factory=Shard)
     data_root: Path | None = None
     manifests_dir: Path | None = None
     decoder: str = "pyav"
     engine: str = "local"
     workers: int = 2
-    timeout_s: float = 60.0
+    limits: DecodeLimits = field(default_factory=DecodeLimits)
+    recycle: int = DEFAULT_RECYCLE
     shard_rows: int = 256
     shard_seconds: float = 60.0
     retry_failed: bool = False
@@ -58,7 +63,7 @@ class ExtractConfig:
     def to_json(self) -> dict[str, Any]:
         """JSON values for provenance; paths without the home folder."""
         value = asdict(self)
-        return {k: display_path(v) if isinstance(v, Path) else v for k, v in value.items()}
+        return {k: display_path(v) if is_place(v) else v for k, v in value.items()}
 
 
 @dataclass
@@ -86,13 +91,17 @@ class ExtractReport:
         run_id: names runs/<run_id>.json in every feature set of the run.
         sets: per feature set.
         duplicates: dataset rows whose bytes another row has too (extracted once).
-        interrupted: the run was told to stop; what was committed is kept.
+        retried: videos that took their decoding process down and were decoded again, alone.
+        recovered: those of them that gave features then.
+        interrupted: the run was told to stop; what was committed is kept, and what was not begun counts as left.
         duration_s: wall time.
     """
 
     run_id: str
     sets: list[SetReport]
     duplicates: int = 0
+    retried: int = 0
+    recovered: int = 0
     interrupted: bool = False
     duration_s: float = 0.0
 
@@ -111,6 +120,8 @@ class ExtractReport:
             "run_id": self.run_id,
             "interrupted": self.interrupted,
             "duplicates": self.duplicates,
+            "retried": self.retried,
+            "recovered": self.recovered,
             "duration_s": round(self.duration_s, 3),
             "sets": [report.to_json() for report in self.sets],
         }

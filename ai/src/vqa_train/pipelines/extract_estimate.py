@@ -95,6 +95,9 @@ class _ReadOnlyWriter:
     def resolve(self, path: str) -> None:
         """Nothing is written."""
 
+    def resolve_label(self, video_id: str) -> None:
+        """Nothing is written."""
+
     def fail(self, failure: Any) -> None:
         """Nothing is written."""
         self.report.failed[failure.reason] += 1
@@ -172,13 +175,11 @@ def _time(
     configure(plain, compute)
     decode: list[float] = []
     measured: list[float] = []
-    with one_thread_per_clip(), closing(decode_many(jobs, samplings, decoder=decoder, workers=0)) as outcomes:
-        start = time.perf_counter()
+    with one_thread_per_clip(), closing(decode_many(jobs, samplings, decoder=decoder, threads=1)) as outcomes:
         for outcome in outcomes:
             if outcome.reason is None:
-                decode.append(time.perf_counter() - start)
+                decode.append(outcome.seconds)
                 measured.append(_run(plain, backbones, outcome))
-            start = time.perf_counter()
     if not decode:
         return math.nan, math.nan
     cores = (os.cpu_count() or 1) if compute.device == "cpu" else 1

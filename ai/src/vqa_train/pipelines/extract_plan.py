@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from vqa_train.core.errors import Reason, VqaError
-from vqa_train.core.files import confined
 from vqa_train.core.hashcache import HashCache
+from vqa_train.core.hashing import sha256_bytes
 from vqa_train.core.types import Video
 from vqa_train.datasets.load import Dataset
 from vqa_train.engines.base import VideoTask
@@ -26,33 +27,36 @@ def plan_videos(
     """Tasks for the keys that some set lacks, each key once; failures found without decoding are recorded."""
     tasks: list[VideoTask] = []
     videos: dict[str, Video] = {}
-    changed = 0
-    part, parts = config.part
+    changed, folder = 0, os.path.abspath(str(dataset.root))  # noqa: PTH100
+    _fail_labels_without_file(dataset, writers, config)
     for video in dataset.videos:
         full = config.limit is not None and len(tasks) >= config.limit
         lacking = []
         for name, writer in writers.items():
             writer.report.inputs += 1
+            writer.resolve_label(video.id)
             if video.sha256 in writer.known or video.sha256 in videos:
                 writer.report.known += 1
                 writer.resolve(video.path)
             elif video.sha256 in writer.failed_keys and not config.retry_failed:
                 writer.report.skipped[writer.failed_keys[video.sha256]] += 1
-            elif full or int(video.sha256[:8], 16) % parts != part:
+            elif full or not config.shard.holds(video.sha256):
                 writer.report.left += 1
             else:
                 lacking.append(name)
         if not lacking:
-            changed += _has_changed(video, dataset.root, cache)
+            changed += _has_changed(video, dataset, folder, cache)
             continue
-        located = _locate(video, dataset.root, cache)
+        located = _locate(video, dataset, cache)
         if isinstance(located, Failure):
             for name in lacking:
                 writers[name].fail(located)
             continue
         path, verify = located
         videos[video.sha256] = video
-        tasks.append(VideoTask(key=video.sha256, path=path, verify=verify, sets=tuple(lacking)))
+        tasks.append(
+            VideoTask(key=video.sha256, path=path, verify=verify, sets=tuple(lacking), id=video.id, name=video.path)
+        )
     if changed:
         log(
             f"warning: {changed} known videos differ on disk from the manifest - "
@@ -61,21 +65,45 @@ def plan_videos(
     return tasks, videos
 
 
-def _has_changed(video: Video, root: Path, cache: HashCache) -> bool:
-    """Whether a video that needs no decoding is, by its stat, not what the manifest says; absent is no change."""
-    path = root / video.path
+def _fail_labels_without_file(dataset: Dataset, writers: Mapping[str, SetWriter], config: ExtractConfig) -> None:
+    """A label row that names no file, or several, is an input without features."""
+    found = [(video_id, "names no file of the dataset") for video_id in dataset.report.ids_without_file]
+    for item in dataset.report.ambiguous_ids:
+        found.append((item["id"], f"names {len(item['files'])} files: {', '.join(item['files'][:3])}"))
+    for video_id, problem in found:
+        mine = config.shard.holds(sha256_bytes(video_id.encode()))
+        for writer in writers.values():
+            writer.report.inputs += 1
+            if not mine:
+                writer.report.left += 1
+                continue
+            message = f"label {video_id!r} {problem} - correct the label table, or scan the dataset again"
+            # It has no path; its id stands in, so that the failure is found again once the label has its file.
+            writer.fail(Failure(key=None, id=video_id, path=video_id, reason=Reason.LABEL_MISMATCH, message=message))
+
+
+def _has_changed(video: Video, dataset: Dataset, folder: str, cache: HashCache) -> bool:
+    """Whether a video that needs no decoding is, by its stat, not what the manifest says; absent is no change.
+
+    `folder` is the data root as text: a run that has nothing to do comes here for every video of the dataset.
+    """
     try:
-        return path.stat().st_size != video.bytes or cache.cached(path) not in (None, video.sha256)
+        if dataset.listing is None:
+            name = f"{folder}/{video.path}"
+            stat = os.stat(name)  # noqa: PTH116 - a Path for each would take longer than its stat
+            size, hashed = stat.st_size, cache.cached_as(name, stat)
+        else:
+            size, hashed = dataset.look(dataset.root / video.path, video, cache)
+        return size != video.bytes or hashed not in (None, video.sha256)
     except OSError:
         return False
 
 
-def _locate(video: Video, root: Path, cache: HashCache) -> tuple[Path, bool] | Failure:
+def _locate(video: Video, dataset: Dataset, cache: HashCache) -> tuple[Path, bool] | Failure:
     """The file and whether its bytes must be hashed again, or why it cannot be used."""
     try:
-        path = confined(root, video.path)
-        size = path.stat().st_size
-        hashed = cache.cached(path)
+        path = dataset.path_of(video)
+        size, hashed = dataset.look(path, video, cache)
     except VqaError as error:
         return failure_of(video, error.reason or Reason.UNREADABLE, str(error))
     except FileNotFoundError:

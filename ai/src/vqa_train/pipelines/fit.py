@@ -45,8 +45,8 @@ __all__ = [
     "MemberConfig",
     "fit",
     "load_fit_config",
-    "partial_folder",
     "parse_fit_config",
+    "partial_folder",
     "with_splits",
 ]
 

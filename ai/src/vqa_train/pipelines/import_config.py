@@ -9,6 +9,7 @@ from typing import Any
 
 from vqa_train.core.errors import ExitCode
 from vqa_train.core.files import display_path
+from vqa_train.core.locations import is_place
 
 REPORT_SCHEMA = "vqa-train/import-report/1"
 
@@ -71,7 +72,7 @@ class ImportConfig:
 
     def to_json(self) -> dict[str, Any]:
         """JSON form, for provenance."""
-        paths = {name: display_path(path) for name, path in vars(self).items() if isinstance(path, Path)}
+        paths = {name: display_path(path) for name, path in vars(self).items() if is_place(path)}
         ranges = {name: list(bounds) for name, bounds in self.mos_range.items()}
         return {**asdict(self), **paths, "mos_range": ranges}
 

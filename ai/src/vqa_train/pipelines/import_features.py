@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa_train.core.errors import StoreError, UsageError
+from vqa_train.core.files import display_path
 from vqa_train.core.hashing import sha256_file
 from vqa_train.core.progress import progress
 from vqa_train.core.provenance import RunProvenance, file_entry
@@ -19,11 +20,12 @@ from vqa_train.datasets.external.base import FeatureFile, rechunk
 from vqa_train.datasets.external.keys import imported_key, keys_of_videos
 from vqa_train.datasets.external.labels import FileLabels, read_labels
 from vqa_train.datasets.external.open import open_feature_file
-from vqa_train.datasets.load import IMPORTED_FOLDER, find_manifest, load_dataset
+from vqa_train.datasets.load import IMPORTED_FOLDER, find_manifest, imported_folder, load_dataset
 from vqa_train.pipelines.import_columns import Resolved, check_names, ranges_of, resolve_columns
 from vqa_train.pipelines.import_config import ImportConfig, ImportReport
 from vqa_train.pipelines.import_labels import import_labels
 from vqa_train.pipelines.import_scan import Scanned, scan_features
+from vqa_train.store import filesystem
 from vqa_train.store.batch import RowBatch, digests
 from vqa_train.store.commits import places
 from vqa_train.store.layout import BACKBONE_NAME, STORE_FILE
@@ -110,7 +112,8 @@ def _record(feature_set: FeatureSet, config: ImportConfig, provenance: RunProven
         "same_video": len(report.same_video),
     }
     if report.dataset is not None:
-        provenance.outputs["dataset"] = file_entry(_manifest(config), "dataset-manifest")
+        entry = file_entry(imported_folder(config.output) / _manifest(config).name, "dataset-manifest")
+        provenance.outputs["dataset"] = {**entry, "path": display_path(_manifest(config))}
     report.run_id = provenance.run_id
     feature_set.write_run(provenance.to_json())
     feature_set.snapshot()
@@ -173,7 +176,7 @@ def _find(config: ImportConfig, spec: FeatureSpec) -> FeatureSet | None:
     store = FeatureStore(config.output)
     if config.append:
         found: FeatureSet | None = FeatureStore.open(config.output).find(config.name)
-    elif (store.root / STORE_FILE).exists():
+    elif filesystem.exists(store.root / STORE_FILE):
         found = next((each for each in store.sets() if each.name == spec.set_name), None)
     else:
         return None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vqa_train.core.files import display_path
 from vqa_train.datasets.external.dataset import DatasetConfig, WrittenDataset, videos_of, write_dataset
 from vqa_train.datasets.external.labels import FileLabels
-from vqa_train.datasets.load import IMPORTED_FOLDER
+from vqa_train.datasets.load import IMPORTED_FOLDER, imported_folder, publish_imported
 from vqa_train.pipelines.import_config import ImportConfig, ImportReport
 
 
@@ -36,7 +36,7 @@ def import_labels(
         list(labels.targets),
         DatasetConfig(
             name=dataset,
-            folder=config.output / IMPORTED_FOLDER,
+            folder=imported_folder(config.output),
             license=config.label_license,
             source=f"imported from {config.file.name}, sha256 {report.file['sha256']}",
             direction="lower_is_better" if config.lower_is_better else "higher_is_better",
@@ -44,9 +44,10 @@ def import_labels(
             overwrite=config.overwrite_labels,
         ),
     )
+    publish_imported(config.output)
     report.dataset = {
         "name": dataset,
-        "manifest": display_path(written.path),
+        "manifest": display_path(config.output / IMPORTED_FOLDER / written.path.name),
         "state": written.state,
         "videos": written.videos,
         "license": written.manifest.license,

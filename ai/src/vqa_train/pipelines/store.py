@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vqa_train.core.errors import Reason
 from vqa_train.core.files import display_path
@@ -13,6 +14,9 @@ from vqa_train.store import verify as verify_verb
 from vqa_train.store.feature_set import FeatureSet
 from vqa_train.store.snapshot import current
 from vqa_train.store.store import FeatureStore
+
+if TYPE_CHECKING:
+    from vqa_train.pipelines.store_deep import DeepConfig
 
 INFO_SCHEMA = "vqa-train/store-info/1"
 VERIFY_SCHEMA = "vqa-train/store-verify/1"
@@ -63,17 +67,35 @@ def _describe(feature_set: FeatureSet) -> dict[str, Any]:
     }
 
 
-def verify(root: Path) -> dict[str, Any]:
+def verify(
+    root: Path,
+    deep: DeepConfig | None = None,
+    *,
+    content: bool = False,
+    log: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
     """Re-hash every file of the store at `root`; `problems` is empty when all is as written.
+
+    Args:
+        deep: compare the content and extract a sample again too, when every file is whole.
+        content: compare every row with its commit too.
 
     Raises:
         StoreError: there is no store.
+        UsageError: with `deep`, nothing could be extracted again.
     """
-    report = verify_verb.verify(root)
+    report = verify_verb.verify(root, content=content or deep is not None)
+    again = []
+    if deep is not None and report.ok:
+        from vqa_train.pipelines.store_deep import verify_deep
+
+        again = verify_deep(root, deep, log=log)
+        report.problems += [f"{each.name}: {problem}" for each in again for problem in each.problems]
     return {
         "schema": VERIFY_SCHEMA,
         "store": display_path(root),
         "ok": report.ok,
+        "deep": [each.to_json() for each in again],
         "sets": report.sets,
         "shards": report.shards,
         "rows": report.rows,

@@ -111,7 +111,10 @@ def parse_range(name: str, text: str) -> NumberRange | Choices:
 
 def checked(name: str, value: NumberRange | Choices) -> NumberRange | Choices:
     if isinstance(value, Choices):
-        texts = [canonical_json(choice) for choice in value.choices]
+        try:
+            texts = [canonical_json(choice) for choice in value.choices]
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"parameter {name!r} has a choice that is no JSON value: {error}") from error
         if len(set(texts)) < len(texts):
             raise UsageError(f"parameter {name!r} has a choice twice: {', '.join(texts)}")
         return value

@@ -70,7 +70,11 @@ class ModelRegistry:
             raise ModelError(f"registry {str(self.path)!r} {what} {name!r}", hint=did_you_mean(name, list(models)))
         entry = models[name]
         path = confined(self.root, entry.sidecar)
-        if not path.is_file():
+        try:
+            there = path.is_file()
+        except OSError as error:  # a name that no file can have
+            raise ModelError(f"sidecar of model {name!r} cannot be looked for: {error.strerror}") from error
+        if not there:
             raise ModelError(f"sidecar {str(path)!r} of model {name!r} is missing", hint="register the model again")
         found = sha256_file(path)
         if found != entry.sidecar_sha256:

@@ -11,6 +11,7 @@ from typing import Any
 
 from vqa_train.core.errors import StoreError
 from vqa_train.core.hashing import sha256_bytes
+from vqa_train.core.locations import is_remote
 from vqa_train.core.types import FeatureSpec
 from vqa_train.store import filesystem
 from vqa_train.store.arrow import encode
@@ -47,7 +48,7 @@ def append(
     """
     _check_some(spec, rows)
     batch = stack(spec, [checked_row(spec, row) for row in rows])
-    return _write(folder, spec, batch, profile, run_id)
+    return write_shard(folder, spec, batch, profile, run_id)
 
 
 def append_batch(
@@ -60,7 +61,7 @@ def append_batch(
     """
     _check_some(spec, batch.keys)
     check_batch(spec, batch)
-    return _write(folder, spec, batch, profile, run_id)
+    return write_shard(folder, spec, batch, profile, run_id)
 
 
 def _check_some(spec: FeatureSpec, rows: Sequence[Any]) -> None:
@@ -68,7 +69,14 @@ def _check_some(spec: FeatureSpec, rows: Sequence[Any]) -> None:
         raise StoreError(f"nothing to append to {spec.set_name}: no rows")
 
 
-def _write(folder: Path, spec: FeatureSpec, batch: RowBatch, profile: Mapping[str, str], run_id: str) -> ShardCommit:
+def write_shard(
+    folder: Path, spec: FeatureSpec, batch: RowBatch, profile: Mapping[str, str], run_id: str
+) -> ShardCommit:
+    """Write rows that were checked before as a shard and its commit; see `append`.
+
+    Raises:
+        StoreError: a failing disk.
+    """
     check_run_id(run_id)
     data = encode(spec, batch)
     shard = str(uuid.uuid4())
@@ -94,9 +102,10 @@ def _write(folder: Path, spec: FeatureSpec, batch: RowBatch, profile: Mapping[st
         filesystem.write(parquet_path, data)
         filesystem.write(commit_path, commit_data)
     except BaseException:
-        # Give a full disk its space back, but never take the shard from under a commit that did get its name.
-        with suppress(OSError):
-            if not commit_path.exists():
-                parquet_path.unlink(missing_ok=True)
+        # Give a full disk its space back, but never take the shard from under a commit that did get its name. Behind a
+        # URL an upload whose answer was lost may still arrive: there only `gc` removes it, when it is old.
+        with suppress(StoreError):
+            if not is_remote(folder) and not filesystem.exists(commit_path):
+                filesystem.remove(parquet_path)
         raise
     return commit

@@ -99,12 +99,23 @@ def decode(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def to_numpy(column: Any, shape: Sequence[int]) -> NDArray[np.float32]:
-    """An output column as float32 (rows, *shape)."""
+    """An output column as float32 (rows, *shape), read-only.
+
+    Raises:
+        StoreError: it holds something else than float32 lists of that shape, or nulls.
+    """
+    # Arrow's own conversions import pandas and its compute functions, which takes longer than most reads.
     values = column.combine_chunks()
-    for _ in shape:
-        values = values.flatten()
-    array: NDArray[np.float32] = values.to_numpy(zero_copy_only=False).reshape(len(column), *shape)
-    return array
+    for size in shape:
+        fits = pa.types.is_fixed_size_list(values.type) and values.type.list_size == size and not values.null_count
+        if not fits:
+            raise StoreError(f"an output column holds {column.type}, expected float32 lists of shape {tuple(shape)}")
+        values = values.values.slice(values.offset * size, len(values) * size)
+    if values.type != pa.float32() or values.null_count:
+        raise StoreError(f"an output column holds {column.type} with {values.null_count} nulls, expected float32")
+    data = values.buffers()[1]
+    flat = np.frombuffer(data, np.float32, len(values), 4 * values.offset) if len(values) else np.empty(0, np.float32)
+    return flat.reshape(len(column), *shape)
 
 
 def to_batch(spec: FeatureSpec, table: pa.Table) -> RowBatch:

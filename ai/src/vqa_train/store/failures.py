@@ -17,6 +17,7 @@ from vqa_train.store.append import check_run_id, now
 from vqa_train.store.layout import FAILURE_SCHEMA, FAILURES
 from vqa_train.store.records import FailureRecord
 from vqa_train.store.rows import Failure, RecordedFailure
+from vqa_train.store.seal import invalid
 
 
 def file_name(data: bytes) -> str:
@@ -75,9 +76,7 @@ def _parse(line: str | bytes, source: str) -> FailureRecord:
     try:
         return FailureRecord.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "line"
-        raise StoreError(f"{source}: {place}: {first['msg']}") from error
+        raise invalid(error, source) from error
 
 
 def checked_bytes(path: Path) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,8 @@ from vqa_train.core.errors import ConfigError, StoreError
 from vqa_train.core.hashcache import HashCache
 from vqa_train.core.types import FeatureSpec
 from vqa_train.store import filesystem
-from vqa_train.store.commits import CommitLog, complete_keys
-from vqa_train.store.layout import RUNS, SPEC_FILE
+from vqa_train.store.commits import CommitLog
+from vqa_train.store.layout import FAILURES, RUNS, SPEC_FILE
 from vqa_train.store.records import SetRecord, ShardCommit, SnapshotRecord
 from vqa_train.store.rows import Failure, FeatureRow, RecordedFailure, checked_row, num_views
 from vqa_train.store.seal import parse_sealed, sealed
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from vqa_train.store.compact import CompactReport
+    from vqa_train.store.index import RowIndex
     from vqa_train.store.mapped import MappedMatrix
     from vqa_train.store.matrix import MatrixType
 
@@ -62,7 +64,7 @@ class FeatureSet:
         self.spec = spec
         self.license = license
         self._hashes = hashes
-        self._log = CommitLog(folder, spec.fingerprint)
+        self._log = CommitLog(folder, spec.fingerprint, hashes)
 
     def __repr__(self) -> str:
         return f"FeatureSet({self.name!r}, license={self.license!r})"
@@ -133,19 +135,27 @@ class FeatureSet:
         """
         return self._log.all()
 
+    def index(self) -> RowIndex:
+        """Every committed row as one sorted array, brought up to what is committed now; see `RowIndex`.
+
+        Raises:
+            StoreError: a damaged commit file.
+        """
+        return self._log.index()
+
     def known_keys(self, views: int | None = None) -> set[str]:
         """Keys that have rows for views 0 to `views` - 1 (by default every view of the spec's sampling).
 
         Raises:
             StoreError: a damaged commit file.
         """
-        return complete_keys(self.commits(), views if views is not None else num_views(self.spec))
+        return self.index().known_keys(views if views is not None else num_views(self.spec))
 
     def profiles(self) -> list[tuple[dict[str, str], int]]:
         """Each numerics profile with the rows written under it, most rows first."""
         counts: Counter[tuple[tuple[str, str], ...]] = Counter()
-        for commit in self.commits():
-            counts[tuple(sorted(commit.profile.items()))] += commit.rows
+        for shard in self.index().shards:
+            counts[shard.profile] += shard.rows
         return [(dict(profile), rows) for profile, rows in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
     def add_failures(self, failures: Iterable[Failure], run_id: str) -> None:
@@ -178,6 +188,8 @@ class FeatureSet:
         """
         from vqa_train.store.failures import standing
 
+        if not filesystem.names(self.folder / FAILURES, ".jsonl"):
+            return []
         return standing(self.folder, self.known_keys())
 
     def read(self, columns: Sequence[str] | None = None, keys: Collection[str] | None = None) -> pa.Table:
@@ -192,7 +204,7 @@ class FeatureSet:
         """
         from vqa_train.store.read import read_table
 
-        return read_table(self.folder, self.spec, self.commits(), self._hashes, columns=columns, keys=keys)
+        return read_table(self.folder, self.spec, self.index(), self._hashes, columns=columns, keys=keys)
 
     def matrix(self, output: str, keys: Sequence[str], view: int = 0) -> NDArray[np.float32]:
         """One output of `keys`, in their order, float32 (len(keys), *shape).
@@ -203,7 +215,7 @@ class FeatureSet:
         """
         from vqa_train.store.read import read_matrix
 
-        return read_matrix(self.folder, self.spec, self.commits(), self._hashes, output=output, keys=keys, view=view)
+        return read_matrix(self.folder, self.spec, self.index(), self._hashes, output=output, keys=keys, view=view)
 
     def mapped(
         self, output: str, keys: Sequence[str], *, dtype: MatrixType = "float32", cache_dir: Path | None = None
@@ -223,9 +235,9 @@ class FeatureSet:
         """
         from vqa_train.store.matrix import mapped_matrix
 
-        commits, hashes = self.commits(), self._hashes
+        index, hashes = self.index(), self._hashes
         return mapped_matrix(
-            self.folder, self.spec, commits, hashes, output=output, keys=keys, dtype=dtype, cache_dir=cache_dir
+            self.folder, self.spec, index, hashes, output=output, keys=keys, dtype=dtype, cache_dir=cache_dir
         )
 
     def snapshot(self) -> tuple[str, SnapshotRecord]:
@@ -237,6 +249,24 @@ class FeatureSet:
         from vqa_train.store.snapshot import snapshot
 
         return snapshot(self.folder, self.fingerprint, self._log)
+
+    def compact(
+        self, *, target_rows: int | None = None, dry_run: bool = False, advance: Callable[[], object] = lambda: None
+    ) -> CompactReport:
+        """Merge small shards into larger ones while others read and write; the rows that are read stay the same.
+
+        Args:
+            target_rows: rows of a large shard; None for the default.
+            dry_run: only plan.
+            advance: called after each merge.
+
+        Raises:
+            StoreError: a damaged shard or commit, or a failing disk. Merges that were done stay done.
+        """
+        from vqa_train.store.compact import DEFAULT_TARGET_ROWS, compact
+
+        rows = target_rows if target_rows is not None else DEFAULT_TARGET_ROWS
+        return compact(self, self._hashes, target_rows=rows, dry_run=dry_run, advance=advance)
 
     def write_run(self, provenance: Mapping[str, Any]) -> Path:
         """Keep the provenance block of a run that wrote here as runs/<run id>.json, sealed; an older one is replaced.

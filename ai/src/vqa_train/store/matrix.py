@@ -19,11 +19,12 @@ from vqa_train.core.progress import Advance, progress
 from vqa_train.core.types import FeatureSpec
 from vqa_train.store import filesystem
 from vqa_train.store.arrow import decode, to_numpy
+from vqa_train.store.index import RowIndex
 from vqa_train.store.layout import CACHE, MATRIX_SCHEMA
 from vqa_train.store.locate import Located, locate
 from vqa_train.store.mapped import MappedMatrix, write_at
-from vqa_train.store.read import check_shard
-from vqa_train.store.records import MatrixRecord, ShardCommit
+from vqa_train.store.read import check_shard, warm
+from vqa_train.store.records import MatrixRecord
 from vqa_train.store.rows import num_views
 from vqa_train.store.seal import parse_sealed, sealed
 
@@ -38,7 +39,7 @@ Put = Callable[[NDArray[np.int64], NDArray[np.float32]], None]
 def mapped_matrix(
     folder: Path,
     spec: FeatureSpec,
-    commits: Sequence[ShardCommit],
+    index: RowIndex,
     hashes: HashCache,
     *,
     output: str,
@@ -61,9 +62,9 @@ def mapped_matrix(
         raise StoreError(f"no keys to make a matrix of {spec.set_name} from")
     shape = (len(keys), *spec.output(output).shape)
     views = num_views(spec)
-    located = locate(spec, commits, keys, views)
+    located = locate(spec, index, keys, views)
     source = sha256_json([MATRIX_SCHEMA, spec.fingerprint, output, dtype, views, located.sha256])
-    place = cache_dir if cache_dir is not None else folder / CACHE
+    place = cache_dir if cache_dir is not None else filesystem.cache_folder(folder, CACHE)
     path = place / f"{source}.{dtype}"
     header = path.with_suffix(".json")
     expected = {"source": source, "set": spec.set_name, "output": output, "dtype": dtype, "shape": list(shape)}
@@ -71,11 +72,12 @@ def mapped_matrix(
     if there and _usable(path, header, expected, hashes):
         hashes.save()
         return MappedMatrix(path, shape, _little(dtype), "reused")
-    read = _reader(folder, spec, commits, hashes, output)
+    warm(folder, (index.shards[shard] for shard in np.unique(located.shards)))
+    read = _reader(folder, spec, index, hashes, output)
 
     def write(handle: IO[bytes]) -> None:
         os.truncate(handle.fileno(), int(np.prod(shape)) * _little(dtype).itemsize)
-        with progress(f"{output} matrix", views * len(commits)) as advance:
+        with progress(f"{output} matrix", views * len(index.shards)) as advance:
             put = _putter(handle.fileno(), dtype, located, f"output {output!r} of {spec.set_name}")
             if views == 1:
                 for positions, values in _parts(located, 0, read, advance):
@@ -106,10 +108,10 @@ def _usable(path: Path, header: Path, expected: dict[str, Any], hashes: HashCach
 
 
 def _reader(
-    folder: Path, spec: FeatureSpec, commits: Sequence[ShardCommit], hashes: HashCache, output: str
+    folder: Path, spec: FeatureSpec, index: RowIndex, hashes: HashCache, output: str
 ) -> Callable[[int], NDArray[np.float32]]:
     def read(shard: int) -> NDArray[np.float32]:
-        table = decode(check_shard(folder, commits[shard], hashes), [output])
+        table = decode(check_shard(folder, index.shards[shard], hashes), [output])
         return to_numpy(table.column(output), spec.output(output).shape)
 
     return read

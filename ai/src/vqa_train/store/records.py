@@ -8,6 +8,17 @@ from pydantic import Field, model_validator
 
 from vqa_train.core.config import StrictModel
 from vqa_train.core.errors import Reason
+from vqa_train.core.versions import version
+from vqa_train.store.layout import (
+    COMMIT_SCHEMA,
+    FAILURE_SCHEMA,
+    MATRIX_SCHEMA,
+    QUARANTINE_SCHEMA,
+    SET_SCHEMA,
+    SNAPSHOT_SCHEMA,
+    STORE_SCHEMA,
+    TAG_SCHEMA,
+)
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
@@ -17,14 +28,14 @@ Count = Annotated[int, Field(ge=0)]
 class StoreRecord(StrictModel):
     """store.json: marks the root of a store."""
 
-    schema_: Literal["vqa-train/store/1"] = Field(alias="schema")
+    schema_: Annotated[str, version(STORE_SCHEMA)] = Field(alias="schema")
     seal: Sha256
 
 
 class SetRecord(StrictModel):
     """spec.json: what the features of one set mean, and their licence."""
 
-    schema_: Literal["vqa-train/feature-set/1"] = Field(alias="schema")
+    schema_: Annotated[str, version(SET_SCHEMA)] = Field(alias="schema")
     fingerprint: Sha256
     license: str
     spec: dict[str, Any]
@@ -54,7 +65,7 @@ class ShardCommit(StrictModel):
         statistics: per pooled output.
     """
 
-    schema_: Literal["vqa-train/shard-commit/1"] = Field(alias="schema")
+    schema_: Annotated[str, version(COMMIT_SCHEMA)] = Field(alias="schema")
     shard: str
     fingerprint: Sha256
     sha256: Sha256
@@ -109,7 +120,7 @@ class SnapshotRecord(StrictModel):
         removed: shards that the parent had and this snapshot has not.
     """
 
-    schema_: Literal["vqa-train/store-snapshot/1"] = Field(alias="schema")
+    schema_: Annotated[str, version(SNAPSHOT_SCHEMA)] = Field(alias="schema")
     fingerprint: Sha256
     spec_sha256: Sha256
     parent: Sha256 | None
@@ -135,7 +146,7 @@ class FailureRecord(StrictModel):
         created: UTC time, ISO 8601 with microseconds.
     """
 
-    schema_: Literal["vqa-train/failure/1"] = Field(alias="schema")
+    schema_: Annotated[str, version(FAILURE_SCHEMA)] = Field(alias="schema")
     key: Sha256 | None
     id: str
     path: str
@@ -156,7 +167,7 @@ class MatrixRecord(StrictModel):
         bytes, sha256: of the raw file.
     """
 
-    schema_: Literal["vqa-train/matrix/1"] = Field(alias="schema")
+    schema_: Annotated[str, version(MATRIX_SCHEMA)] = Field(alias="schema")
     source: Sha256
     set: str
     output: str
@@ -164,4 +175,40 @@ class MatrixRecord(StrictModel):
     shape: tuple[Count, ...]
     bytes: Count
     sha256: Sha256
+    seal: Sha256
+
+
+class TagRecord(StrictModel):
+    """tags/<name>.json: a name for a snapshot; gc keeps every shard that the snapshot lists.
+
+    Attributes:
+        name: the file's name.
+        snapshot: sha256 of the snapshot's bytes.
+        created: UTC time, ISO 8601 with microseconds.
+    """
+
+    schema_: Annotated[str, version(TAG_SCHEMA)] = Field(alias="schema")
+    name: str
+    snapshot: Sha256
+    created: str
+    seal: Sha256
+
+
+class QuarantineRecord(StrictModel):
+    """quarantine/<uuid>.json: why repair took files out of the store.
+
+    Attributes:
+        files: names in quarantine/, with the place that each had in the feature set; a file that could not be read has
+            no copy and stands in `unreadable`.
+        why: the problem, one line.
+        keys: keys that lost a row with it; sorted.
+        created: UTC time, ISO 8601 with microseconds.
+    """
+
+    schema_: Annotated[str, version(QUARANTINE_SCHEMA)] = Field(alias="schema")
+    files: dict[str, str]
+    unreadable: tuple[str, ...]
+    why: str
+    keys: tuple[Sha256, ...]
+    created: str
     seal: Sha256

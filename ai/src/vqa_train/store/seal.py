@@ -14,9 +14,14 @@ from pydantic import BaseModel, ValidationError
 
 from vqa_train.core.errors import StoreError
 from vqa_train.core.hashing import sha256_bytes
+from vqa_train.core.versions import SCHEMA_ERROR
 
 _VERIFY = "run vqa-train store verify for the whole picture"
 M = TypeVar("M", bound=BaseModel)
+
+
+class VersionError(StoreError):
+    """A file of a format version that this vqa-train does not read: it is whole, and nothing to repair."""
 
 
 def _tail(head: bytes) -> bytes:
@@ -64,8 +69,15 @@ def parse_sealed(model: type[M], data: bytes, source: str) -> M:
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "top level"
-        raise StoreError(
-            f"{source}: {place}: {first['msg']}", hint="was it written by another version of vqa-train?"
-        ) from error
+        raise invalid(error, source) from error
+
+
+def invalid(error: ValidationError, source: str) -> StoreError:
+    """The error for content that does not follow its schema; a version that is not read comes before all else."""
+    problems = error.errors(include_url=False)
+    for problem in problems:
+        if problem["type"] == SCHEMA_ERROR:
+            return VersionError(f"{source} {problem['ctx']['message']}", hint=problem["ctx"]["hint"])
+    first = problems[0]
+    place = ".".join(str(part) for part in first["loc"]) or "top level"
+    return StoreError(f"{source}: {place}: {first['msg']}", hint="was it written by another version of vqa-train?")

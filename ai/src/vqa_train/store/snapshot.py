@@ -10,13 +10,14 @@ from vqa_train.core.errors import StoreError
 from vqa_train.core.hashing import sha256_bytes
 from vqa_train.store import filesystem
 from vqa_train.store.append import now
+from vqa_train.store.commit_rows import ShardEntry
 from vqa_train.store.commits import CommitLog
 from vqa_train.store.failures import checked_bytes
 from vqa_train.store.layout import FAILURES, MANIFEST_FILE, SHARDS, SNAPSHOT_SCHEMA, SNAPSHOTS, SPEC_FILE
-from vqa_train.store.records import ShardCommit, SnapshotRecord
+from vqa_train.store.records import SnapshotRecord
 from vqa_train.store.seal import check_seal, parse_sealed, sealed
 
-_RESTORE = f"copy the newest file of {SNAPSHOTS}/ over {MANIFEST_FILE}, then run vqa-train store verify"
+_RESTORE = "vqa-train store repair restores it"
 
 
 def current(folder: Path) -> tuple[str, SnapshotRecord] | None:
@@ -33,7 +34,7 @@ def _read_manifest(folder: Path) -> tuple[bytes, SnapshotRecord] | None:
     path = folder / MANIFEST_FILE
     # In this order: a snapshot is only ever kept after the first manifest is there.
     kept = filesystem.names(folder / SNAPSHOTS, ".json")
-    if not path.exists():
+    if not filesystem.exists(path):
         if kept:
             raise StoreError(f"manifest {str(path)!r} is missing though {SNAPSHOTS}/ is not empty", hint=_RESTORE)
         return None
@@ -61,9 +62,9 @@ def snapshot(folder: Path, fingerprint: str, log: CommitLog) -> tuple[str, Snaps
             parent, before = sha256_bytes(found[0]), [shard.shard for shard in found[1].shards]
             # Before anyone is told of it or follows it: its maker may have died, another may replace it now.
             kept = folder / SNAPSHOTS / f"{parent}.json"
-            if not kept.exists():
+            if not filesystem.exists(kept):
                 filesystem.write(kept, found[0])
-        body = _body(folder, fingerprint, log.all())
+        body = _body_now(folder, fingerprint, log)
         if found is not None and parent is not None and _describes(found[1], body):
             return parent, found[1]
         there = {shard["shard"] for shard in body["shards"]}
@@ -72,15 +73,38 @@ def snapshot(folder: Path, fingerprint: str, log: CommitLog) -> tuple[str, Snaps
         filesystem.write(folder / MANIFEST_FILE, sealed(record))
 
 
+def restart(folder: Path, fingerprint: str, log: CommitLog) -> tuple[str, SnapshotRecord]:
+    """Write manifest.json from what is committed now as the first of a new chain; sha256 and content.
+
+    For a chain that is broken: what it had before is not carried on, its whole files stay in snapshots/.
+
+    Raises:
+        StoreError: a damaged commit or failures file, or a failing disk.
+    """
+    record = {"schema": SNAPSHOT_SCHEMA, "parent": None, "created": now(), **_body_now(folder, fingerprint, log)}
+    filesystem.write(folder / MANIFEST_FILE, sealed({**record, "removed": []}))
+    return snapshot(folder, fingerprint, log)
+
+
 def _describes(record: SnapshotRecord, body: dict[str, Any]) -> bool:
     return record.model_dump(by_alias=True, mode="json", include=set(body)) == body
 
 
-def _body(folder: Path, fingerprint: str, commits: Sequence[ShardCommit]) -> dict[str, Any]:
+def _body_now(folder: Path, fingerprint: str, log: CommitLog) -> dict[str, Any]:
+    """What is committed now, looked at again when a compaction retired a commit between its listing and its reading."""
+    while True:
+        commits = log.index().shards
+        try:
+            return _body(folder, fingerprint, commits)
+        except StoreError:
+            if log.index().shards == commits:
+                raise
+
+
+def _body(folder: Path, fingerprint: str, commits: Sequence[ShardEntry]) -> dict[str, Any]:
     shards = []
-    for commit in commits:
-        path = folder / SHARDS / f"{commit.shard}.json"
-        data = filesystem.read(path, "commit")
+    paths = [folder / SHARDS / f"{commit.shard}.json" for commit in commits]
+    for commit, path, data in zip(commits, paths, filesystem.read_each(paths, "commit"), strict=True):
         # The log may have read it long ago; what is hashed here must be what is whole now.
         check_seal(data, f"commit {str(path)!r}")
         shards.append(

@@ -63,7 +63,7 @@ class FeatureStore:
             raise StoreError(f"backbone name {spec.backbone!r} cannot name a folder", hint="letters, digits and . _ -")
         self.create()
         folder = self.root / spec.set_name
-        if not (folder / SPEC_FILE).exists():
+        if not filesystem.exists(folder / SPEC_FILE):
             record = {
                 "schema": SET_SCHEMA,
                 "fingerprint": spec.fingerprint,
@@ -86,14 +86,14 @@ class FeatureStore:
             StoreError: `root` is a file or a folder of something else, or a failing disk.
         """
         path = self.root / STORE_FILE
-        if path.exists():
+        if filesystem.exists(path):
             check_store(self.root)
             return
-        if self.root.exists() and not self.root.is_dir():
+        if filesystem.exists(self.root) and not filesystem.is_dir(self.root):
             raise StoreError(f"{str(self.root)!r} is a file, not a feature store")
         if filesystem.names(self.root):
             # Another process may have made it a store between the two looks.
-            if not path.exists():
+            if not filesystem.exists(path):
                 raise StoreError(
                     f"{str(self.root)!r} is not empty and not a feature store ({STORE_FILE} is missing)",
                     hint="name a new or empty folder",
@@ -111,7 +111,7 @@ class FeatureStore:
         found = []
         for folder in set_folders(self.root):
             # A crash while a set is made leaves a folder without anything in it.
-            if (folder / SPEC_FILE).exists() or filesystem.names(folder / SHARDS):
+            if filesystem.exists(folder / SPEC_FILE) or filesystem.names(folder / SHARDS):
                 found.append(FeatureSet(folder, *read_spec(folder), self._hashes))
         return found
 
@@ -147,8 +147,9 @@ def check_store(root: Path) -> None:
         StoreError: no folder, no store.json in it, or one that is damaged or of another version.
     """
     path = root / STORE_FILE
-    if not root.is_dir() or not path.exists():
-        what = f"has no {STORE_FILE}" if root.is_dir() else "is a file" if root.exists() else "does not exist"
+    if not filesystem.exists(path):
+        what = f"has no {STORE_FILE}" if filesystem.is_dir(root) else "is a file"
+        what = what if filesystem.exists(root) else "does not exist"
         raise StoreError(
             f"{str(root)!r} is not a feature store: it {what}",
             hint="vqa-train extract-features makes one, and so does import-features",

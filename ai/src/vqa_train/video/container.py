@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from av.video.stream import VideoStream
 
 from vqa_train.core.errors import MediaError, Reason
 from vqa_train.core.files import display_path
+from vqa_train.core.locations import is_remote
+from vqa_train.video.at_hand import RangedFile
 
 DEFAULT_MAX_PIXELS = 8192 * 8192
 """Pixels per picture above which a video is refused: twice what 8K UHD needs."""
@@ -39,9 +41,13 @@ def named(path: Path) -> str:
 def check_file(path: Path) -> None:
     """Refuse what is not a readable, regular, non-empty file; never opens a FIFO or a device, which could block.
 
+    What lies behind a URL was looked at before (`video.at_hand`).
+
     Raises:
         MediaError: MISSING_FILE, UNREADABLE or EMPTY_FILE.
     """
+    if is_remote(path):
+        return
     try:
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):
@@ -73,17 +79,50 @@ def open_video(
         MediaError: with the reason.
     """
     check_file(path)
-    options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS, "max_pixels": str(max_pixels)}
     container: InputContainer | None = None
     try:
-        # The file: prefix keeps FFmpeg from taking a name such as "concat:a|b" or "http:..." for an address.
-        container = av.open(f"file:{path.absolute()}", "r", options=options, metadata_errors="replace", hwaccel=hwaccel)
+        container = _open(path, {"max_pixels": str(max_pixels)}, hwaccel)
         yield container, _video_stream(path, container, max_pixels)
     except FFmpegError as error:
+        check_size(path, max_pixels)
         raise _media_error(path, error, opened=container is not None) from error
     finally:
         if container is not None:
             container.close()
+
+
+def _open(path: Path, options: dict[str, str], hwaccel: HWAccel | None = None) -> InputContainer:
+    safe = {"protocol_whitelist": "file", "format_whitelist": _FORMATS, **options}
+    if is_remote(path):
+        # Nothing is opened by name: FFmpeg gets the bytes of this object from us and can ask for no other.
+        return av.open(RangedFile(path), "r", options=safe, metadata_errors="replace", hwaccel=hwaccel)
+    # The file: prefix keeps FFmpeg from taking a name such as "concat:a|b" or "http:..." for an address.
+    return av.open(f"file:{path.absolute()}", "r", options=safe, metadata_errors="replace", hwaccel=hwaccel)
+
+
+def check_size(path: Path, max_pixels: int) -> None:
+    """Refuse a file whose pictures are too large; for files that failed, as FFmpeg forgets a size it has refused.
+
+    Decodes the first packet without our limit. FFmpeg's own is 268 million pixels: a larger claim is damage to it.
+
+    Raises:
+        MediaError: TOO_LARGE.
+    """
+    context = None
+    with suppress(FFmpegError), _open(path, {}) as container:
+        for stream in container.streams.video[:1]:
+            context = getattr(stream, "codec_context", None)
+            if context is not None and context.width * context.height <= max_pixels:
+                context.thread_count = 1
+                context.decode(next(read_packets(container, stream), None))
+    if context is not None and context.width * context.height > max_pixels:
+        raise _too_large(path, context.width, context.height, max_pixels)
+
+
+def _too_large(path: Path, width: int, height: int, max_pixels: int) -> MediaError:
+    return MediaError(
+        f"{named(path)} has {width}x{height} pixels, over the limit of {max_pixels}", reason=Reason.TOO_LARGE
+    )
 
 
 def read_packets(container: InputContainer, *streams: VideoStream) -> Iterator[Packet[Any]]:
@@ -112,10 +151,7 @@ def _video_stream(path: Path, container: InputContainer, max_pixels: int) -> Vid
     if context is None:
         raise MediaError(f"{named(path)} is coded with a codec FFmpeg cannot decode", reason=Reason.DECODE_ERROR)
     if context.width * context.height > max_pixels:
-        raise MediaError(
-            f"{named(path)} has {context.width}x{context.height} pixels, over the limit of {max_pixels}",
-            reason=Reason.TOO_LARGE,
-        )
+        raise _too_large(path, context.width, context.height, max_pixels)
     context.options = {"max_pixels": str(max_pixels)}
     return stream
 
@@ -124,7 +160,7 @@ def _media_error(path: Path, error: FFmpegError, *, opened: bool) -> MediaError:
     what = (error.strerror or str(error)).rstrip(".")
     if isinstance(error, MemoryError):
         return MediaError(f"{named(path)}: no memory left to decode it", reason=Reason.OUT_OF_MEMORY)
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not _bytes_can_be_read(path):
         return MediaError(f"{named(path)} cannot be read: {what}", reason=Reason.UNREADABLE)
     if opened:
         return MediaError(f"{named(path)} is damaged: FFmpeg says {what!r}", reason=Reason.DECODE_ERROR)
@@ -134,6 +170,19 @@ def _media_error(path: Path, error: FFmpegError, *, opened: bool) -> MediaError:
         f"{named(path)} is not a video that FFmpeg can read ({what})",
         reason=Reason.DECODE_ERROR,
     )
+
+
+def _bytes_can_be_read(path: Path) -> bool:
+    """Whether an error of the system is none: demuxers report damage as an input/output error too."""
+    if is_remote(path):
+        return True
+    try:
+        with path.open("rb") as handle:
+            while handle.read(1 << 20):
+                pass
+    except OSError:
+        return False
+    return True
 
 
 def _cut_short(path: Path) -> MediaError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,12 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vqa_train.core import remote
 from vqa_train.core.errors import MediaError, Reason, VqaError
 from vqa_train.core.hashing import sha256_file
+from vqa_train.core.locations import is_remote
 from vqa_train.core.types import Sampling, YuvFormat
+from vqa_train.video.at_hand import at_hand
 from vqa_train.video.container import DEFAULT_MAX_PIXELS, check_file, named
 from vqa_train.video.decode import Decoder, Plan, PlaneDecoder, PlanesChangeError, clip_facts, make_plan
 from vqa_train.video.probe import probe
+
+DEFAULT_RECYCLE = 500
+"""Videos after which a worker is replaced: what codec libraries leak does not add up over days."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +32,7 @@ class DecodeJob:
 
     Attributes:
         key: the sha256 that its bytes should have, 64 hex characters; "" when not known, it is then computed.
-        path: a local file.
+        path: a local file, or a `UPath` for a URL.
         verify: hash the bytes and refuse the file when they do not match `key`.
     """
 
@@ -42,6 +49,9 @@ class DecodeLimits:
         timeout_base_s: seconds that any video gets.
         timeout_per_s: seconds more per second of video.
         timeout_per_gib_s: seconds more per GiB of file, for reading it through slow disks and networks.
+        timeout_max_s: seconds after which any video is given up: a file may claim any length.
+        timeout_remote_s, timeout_per_remote_gib_s: seconds more for a video behind a URL, and per GiB of it; these are
+            for the network, which may be away for a while, and count beyond `timeout_max_s`.
         memory_bytes: address space that a worker may add while decoding, its frames included.
         max_pixels: pixels per picture.
     """
@@ -49,13 +59,18 @@ class DecodeLimits:
     timeout_base_s: float = 60.0
     timeout_per_s: float = 5.0
     timeout_per_gib_s: float = 60.0
+    timeout_max_s: float = 3600.0
+    timeout_remote_s: float = 600.0
+    timeout_per_remote_gib_s: float = 600.0
     memory_bytes: int = 4 << 30
     max_pixels: int = DEFAULT_MAX_PIXELS
 
-    def timeout_s(self, duration_s: float | None, size_bytes: int) -> float:
-        """Seconds for one video; `duration_s` is None until it has been probed."""
+    def timeout_s(self, duration_s: float | None, size_bytes: int, *, remote: bool = False) -> float:
+        """Seconds for one video; `duration_s` is None until it has been probed, `remote` of one behind a URL."""
         video = self.timeout_per_s * duration_s if duration_s is not None else 0.0
-        return self.timeout_base_s + video + self.timeout_per_gib_s * size_bytes / (1 << 30)
+        scaled = self.timeout_base_s + video + self.timeout_per_gib_s * size_bytes / (1 << 30)
+        network = self.timeout_remote_s + self.timeout_per_remote_gib_s * size_bytes / (1 << 30) if remote else 0.0
+        return min(scaled, max(self.timeout_max_s, self.timeout_base_s)) + network
 
 
 @dataclass(frozen=True)
@@ -80,6 +95,7 @@ def run_job(
     allocate: Callable[[tuple[int, ...]], NDArray[np.uint8]],
     probed: Callable[[float], None],
     planar: bool = False,
+    sized: Callable[[int], None] = lambda _: None,
 ) -> Decoded:
     """Decode what `samplings` want of one file.
 
@@ -92,15 +108,30 @@ def run_job(
         allocate: makes the array that the frames go into; a second call replaces the first array.
         probed: told the duration in seconds once it is known.
         planar: stored planes instead of RGB, where the decoder and the video have them.
+        sized: told the bytes of a file behind a URL before they are read, and while it waits for room to put them.
 
     Raises:
         MediaError: with the reason; CHECKSUM_MISMATCH also when the file changes meanwhile.
     """
+    with at_hand(job, sized) as here:
+        return _run(here, samplings, decoder, threads, limits, allocate, probed, planar)
+
+
+def _run(
+    job: DecodeJob,
+    samplings: Sequence[Sampling],
+    decoder: Decoder,
+    threads: int,
+    limits: DecodeLimits,
+    allocate: Callable[[tuple[int, ...]], NDArray[np.uint8]],
+    probed: Callable[[float], None],
+    planar: bool,
+) -> Decoded:
     check_file(job.path)
     before = _state(job.path)
     sha256 = job.key
     if job.verify or not job.key:
-        sha256 = sha256_file(job.path)
+        sha256 = _sha256(job.path)
         if job.key and sha256 != job.key:
             raise MediaError(
                 f"{named(job.path)} has sha256 {sha256[:12]}..., expected {job.key[:12]}...",
@@ -131,8 +162,19 @@ def run_job(
     return Decoded(sha256, frames, info.times[plan.union], plan, clip_facts(info, decoder), yuv)
 
 
-def _state(path: Path) -> tuple[int, int, int]:
+def _sha256(path: Path) -> str:
+    if not is_remote(path):
+        return sha256_file(path)
+    digest = hashlib.sha256()
+    for chunk in remote.chunks(path, remote.size(path)):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _state(path: Path) -> tuple[int, int, int] | str:
     try:
+        if is_remote(path):
+            return remote.state(path)
         found = path.stat()
     except OSError as error:
         raise MediaError(f"{named(path)} went away while it was read", reason=Reason.MISSING_FILE) from error

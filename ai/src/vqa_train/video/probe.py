@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from vqa_train.core.errors import MediaError, Reason
 from vqa_train.core.types import YuvFormat
-from vqa_train.video.container import DEFAULT_MAX_PIXELS, named, open_video, read_packets
+from vqa_train.video.container import DEFAULT_MAX_PIXELS, check_size, named, open_video, read_packets
 from vqa_train.video.display import displayed_size, orientation
+from vqa_train.video.gif import ends_with_trailer
 from vqa_train.video.planes import yuv_format
 
 _TOLERANCE_S = 0.25
@@ -100,6 +101,7 @@ def probe(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> VideoInfo:
         packets = _demux(path, container, stream)
         _check_whole(path, container, stream, packets, expected)
         if packets.frame is None:
+            check_size(path, max_pixels)
             raise MediaError(f"{named(path)} has no frame that FFmpeg can decode", reason=Reason.DECODE_ERROR)
         return _info(path, container, stream, packets, packets.frame, max_pixels)
 
@@ -158,6 +160,8 @@ def _check_whole(path: Path, container: InputContainer, stream: VideoStream, pac
         lack = f"holds {found} of the {expected} frames in its index"
     elif packets.last_corrupt:
         lack = f"ends inside its last frame (number {found})"
+    elif container.format.name == "gif" and not ends_with_trailer(path):
+        lack = f"ends after {found} frames without the mark that ends a GIF"
     else:
         span = _seconds(container, packets)
         declared = _declared_seconds(container, stream)

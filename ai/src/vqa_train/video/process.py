@@ -26,6 +26,7 @@ class WorkerProcess:
         name: begins the names of the files it makes.
         connection: to talk to it.
         jobs: the one it runs or will run next, then those behind.
+        taken: jobs it was given in all.
         started: time.monotonic() at which it took up jobs[0], or None.
         deadline: time.monotonic() after which it is to be given up.
     """
@@ -33,6 +34,7 @@ class WorkerProcess:
     def __init__(self, setup: dict[str, Any]) -> None:
         self.name = f"{uuid.uuid4().hex[:8]}-"
         self.jobs: deque[DecodeJob] = deque()
+        self.taken = 0
         self.started: float | None = None
         self.deadline = float("inf")
         self.connection, theirs = Pipe()
@@ -61,6 +63,7 @@ class WorkerProcess:
     def send(self, job: DecodeJob) -> None:
         """Queue a job."""
         self.jobs.append(job)
+        self.taken += 1
         self._send({"key": job.key, "path": str(job.path), "verify": job.verify})
 
     def _send(self, message: dict[str, Any]) -> None:

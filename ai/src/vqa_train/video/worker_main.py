@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa_train.core.errors import VqaError
+from vqa_train.core.locations import location
 from vqa_train.core.types import Sampling
 from vqa_train.video.decode import Decoder, make_decoder
 from vqa_train.video.handover import share
@@ -35,7 +37,10 @@ def main(channel: int, lifeline: int) -> None:
     """
     _die_with_parent(lifeline)
     _give_up_real_time()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _be_killed_first()
+    # They are the parent's to handle: schedulers send SIGTERM to every process of a job at once.
+    for ignored in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ignored, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     connection = Connection(channel)
     setup = json.loads(connection.recv_bytes())
@@ -63,14 +68,22 @@ class _Worker:
         self.made = 0
 
     def serve(self, message: dict[str, Any]) -> dict[str, Any]:
-        job = DecodeJob(key=message["key"], path=Path(message["path"]), verify=message["verify"])
+        job = DecodeJob(key=message["key"], path=location(message["path"]), verify=message["verify"])
         self._tell(event="start")
+        started = time.monotonic()
         self.made += 1
         name = f"{self.name}{self.made}"
 
         def allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
             self._forget(name)
             return share(self.folders, name, shape)
+
+        size: dict[str, int] = {}
+
+        def sized(count: int) -> None:
+            size["bytes"] = count
+            # The clock starts again: waiting for room in the spool is no fault of the video.
+            self._tell(event="start", **size)
 
         try:
             done = run_job(
@@ -80,8 +93,9 @@ class _Worker:
                 self.threads,
                 self.limits,
                 allocate=allocate,
-                probed=lambda duration: self._tell(event="probed", duration_s=duration),
+                probed=lambda duration: self._tell(event="probed", duration_s=duration, **size),
                 planar=self.planar,
+                sized=sized,
             )
         except Exception as error:
             self._forget(name)
@@ -92,6 +106,7 @@ class _Worker:
             return {"event": "failed", "reason": reason, "message": text}
         return {
             "event": "done",
+            "seconds": time.monotonic() - started,
             "name": name,
             "shape": list(done.frames.shape),
             "sha256": done.sha256,
@@ -133,6 +148,12 @@ def _give_up_real_time() -> None:
     runs them."""
     if hasattr(os, "sched_setscheduler") and os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _be_killed_first() -> None:
+    """Have the kernel, when memory runs out, choose this process rather than the parent, which is often larger."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _limit_memory(more: int) -> None:

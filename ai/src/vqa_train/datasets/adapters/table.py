@@ -112,8 +112,11 @@ def _read_parquet(path: str, data: bytes, wanted: Collection[str]) -> RawTable:
         names = list(file.schema_arrow.names)
         _refuse_twice(path, names)
         table = file.read(columns=[name for name in names if name in wanted])
+        rows = file.metadata.num_rows
+        if any(len(column) != rows for column in table.columns):
+            raise OSError(f"its metadata claims {rows} rows, its columns hold {len(table.column(0))}")
         columns = {name: [_text(value) for value in table.column(name).to_pylist()] for name in table.column_names}
-        return RawTable(path, tuple(names), columns, file.metadata.num_rows)
+        return RawTable(path, tuple(names), columns, rows)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise LabelError(f"label table {path!r} is not a readable Parquet file: {error}") from error
 

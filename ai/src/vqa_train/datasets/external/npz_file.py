@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lzma
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -11,11 +13,27 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vqa_train.core.errors import Reason
 from vqa_train.datasets.external.array_file import ArrayFeatures
 from vqa_train.datasets.external.base import FeatureFileError
 
 _SUFFIX = ".npy"
-_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, SyntaxError)
+# NotImplementedError: a compression that is not known; RuntimeError: a member with a password.
+_ERRORS = (
+    OSError,
+    ValueError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    KeyError,
+    SyntaxError,
+    RuntimeError,
+    RecursionError,
+    OverflowError,
+)
+# An array that unpacks to more than this, and to so many times what it takes up, holds no features: a bomb.
+_BOMB_BYTES, _BOMB_RATIO = 256 << 20, 100
 
 
 class NpzFeatures(ArrayFeatures):
@@ -72,9 +90,23 @@ class NpzFeatures(ArrayFeatures):
 
     def _open(self, name: str) -> IO[bytes]:
         try:
-            return zipfile.ZipFile(self.path).open(name + _SUFFIX)
+            archive = zipfile.ZipFile(self.path)
+            info = archive.getinfo(name + _SUFFIX)
+            if info.file_size > _BOMB_BYTES and info.file_size > _BOMB_RATIO * info.compress_size:
+                raise FeatureFileError(
+                    f"{self.what}: {name!r} unpacks from {info.compress_size:,} bytes to {info.file_size:,}, which no "
+                    "features do",
+                    hint="if it is meant, save it with np.savez, uncompressed",
+                    reason=Reason.TOO_LARGE,
+                )
+            return archive.open(info)
         except _ERRORS as error:
             raise self.damaged(error) from error
+
+    def _bytes(self, name: str) -> int:
+        """Bytes of a member once it is unpacked, as the archive says; more are never read from it."""
+        with zipfile.ZipFile(self.path) as archive:
+            return archive.getinfo(name + _SUFFIX).file_size
 
     def _header(self, name: str, member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -83,6 +115,10 @@ class NpzFeatures(ArrayFeatures):
             if version not in readers:
                 raise FeatureFileError(f"{self.what}: {name!r} is of npy version {version}, which is not read")
             shape, fortran, dtype = readers[version](member)
+            # Before anything of the size that the header claims is set aside in memory.
+            claimed, there = math.prod(shape) * dtype.itemsize, self._bytes(name)
+            if min(shape, default=0) < 0 or claimed > there:
+                raise EOFError(f"the header of {name!r} claims {claimed:,} bytes, the archive has {there:,}")
         except _ERRORS as error:
             raise self.damaged(error) from error
         if dtype.hasobject:

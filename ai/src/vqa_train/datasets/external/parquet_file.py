@@ -54,6 +54,8 @@ class ParquetFeatures(FeatureFile):
                 table = file.read(columns=sorted({*texts, *numbers}))
         except _ERRORS as error:
             raise self.damaged(error) from error
+        if table.num_columns and any(len(column) != rows for column in table.columns):
+            raise self.damaged(ValueError(f"its metadata claims {rows} rows, its columns hold {len(table.column(0))}"))
         return Columns(
             rows,
             {name: self._texts(name, table.column(name)) for name in texts},
@@ -121,7 +123,10 @@ class ParquetFeatures(FeatureFile):
             if lost is not None:
                 raise self.wrong(lost, name, "a number this large has lost digits", "store ids as text")
             return [text or "" for text in found]
-        return ["" if value is None else str(value).strip() for value in column.to_pylist()]
+        try:
+            return ["" if value is None else str(value).strip() for value in column.to_pylist()]
+        except UnicodeDecodeError as error:
+            raise self.damaged(error) from error
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -19,7 +19,7 @@ from vqa_train.core.hashing import canonical_json
 from vqa_train.datasets.protocols.config import parse_protocol
 from vqa_train.datasets.protocols.plan import SPLITS_SCHEMA, PlanFold, PlanRow, SplitPlan
 
-Index = Annotated[int, Field(ge=0)]
+Index = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class _Row(StrictModel):
