@@ -129,6 +129,11 @@ def hostile_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
                         # What a process with a corrupt memory might send to its parent.
                         Connection(int(sys.argv[1])).send_bytes(b'{"event": "do')
                         signal.pause()
+                    if deed.startswith("lie"):
+                        # What one that a hostile file has taken over might: the right form, other contents.
+                        lie = path.with_suffix(".lie").read_bytes()
+                        Connection(int(sys.argv[1])).send_bytes(lie)
+                        signal.pause()
                     if deed == "exit":
                         sys.exit(7)
                     if deed == "bug":

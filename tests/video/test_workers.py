@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -147,6 +148,32 @@ def test_a_video_that_takes_its_worker_down_once_is_decoded_the_second_time(
     assert len(tries) == 2
     assert tries[1][0] not in {tries[0][0], *(process for process, _ in others)}
     assert all(float(tries[1][1]) > float(moment) for _, moment in others)
+
+
+def test_a_worker_that_lies_costs_its_video_and_touches_no_file(
+    clips: Callable[..., list[DecodeJob]], hostile_decoder: str, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(bytes(100))
+    done = {"event": "done", "union": [0], "views": [], "times": [0.0], "sha256": "a", "yuv": None, "facts": {}}
+    lies = [
+        {"event": "done"},
+        {**done, "name": str(victim), "shape": [1, 1], "seconds": 1},
+        {**done, "name": f"../{victim.name}", "shape": [1, 1], "seconds": 1},
+        {**done, "union": [10**400], "name": "x", "shape": [1], "seconds": 1},
+        {"event": "failed", "reason": "bored", "message": "m"},
+        {"event": "start", "at": "now"},
+        {"event": "probed", "at": 0, "duration_s": "long"},
+    ]
+    jobs = clips(*(f"lie{number}" for number in range(len(lies))), "good")
+    for job, lie in zip(jobs, lies, strict=False):
+        job.path.with_suffix(".lie").write_text(json.dumps(lie))
+    outcomes = by_name(decode_many(jobs, SAMPLINGS, decoder=hostile_decoder, workers=2))
+    assert outcomes.pop("good").reason is None
+    assert {outcome.reason for outcome in outcomes.values()} == {Reason.CRASH}
+    assert all("sent garbage" in outcome.message for outcome in outcomes.values())
+    assert len(outcomes) == len(lies)
+    assert victim.exists()
 
 
 def test_a_video_that_hangs_is_stopped(clips: Callable[..., list[DecodeJob]], hostile_decoder: str) -> None:

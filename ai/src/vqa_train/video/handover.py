@@ -60,7 +60,10 @@ class Exchange:
 
         Raises:
             VqaError: there is no such file.
+            ValueError: `name` leads elsewhere.
         """
+        if not name or Path(name).name != name:
+            raise ValueError(f"{name!r} names no file of a worker")
         path = next((path for folder in self.folders if (path := folder / name).exists()), None)
         if path is None:
             raise VqaError(f"decoded frames {name!r} are gone from {display_path(self.folders[0])}")

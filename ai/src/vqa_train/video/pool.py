@@ -126,33 +126,50 @@ class WorkerPool:
             yield from self._bury(worker, cause_of_death(worker.end()))
             return
         except ValueError:
-            worker.kill()
-            yield from self._bury(worker, (Reason.CRASH, "the decoding process sent garbage and was stopped"))
+            yield from self._distrust(worker)
             return
-        job = worker.jobs[0]
-        event = message["event"]
-        if event in ("start", "probed"):
-            worker.started = message["at"] if event == "start" else worker.started
-            remote, size = is_remote(job.path), message.get("bytes", 0)
-            if not remote:
-                with suppress(OSError):
-                    size = job.path.stat().st_size
-            seconds = self._limits.timeout_s(message.get("duration_s"), size, remote=remote)
-            worker.deadline = (worker.started or 0.0) + seconds
-            self._false_starts = 0
+        try:
+            outcome = self._told(worker, message)
+        except (AttributeError, IndexError, KeyError, OSError, OverflowError, TypeError, ValueError):
+            # A message of the right form with other things in it than a sound worker puts there.
+            yield from self._distrust(worker)
+            return
+        if outcome is None:
             return
         worker.jobs.popleft()
         worker.started = None
         worker.deadline = time.monotonic() + _STARTUP_S
-        if event == "done":
-            yield self._done(job, message)
-        elif event == "failed":
-            yield DecodeOutcome(job, job.key, reason=Reason(message["reason"]), message=message["message"])
-        else:
-            raise getattr(errors, message["type"], VqaError)(message["message"], hint=message["hint"])
+        yield outcome
         if worker.taken >= self._recycle and not worker.jobs:
             self._workers.remove(worker)
             worker.kill()
+
+    def _told(self, worker: WorkerProcess, message: dict[str, Any]) -> DecodeOutcome | None:
+        """What a message means for the job that the worker is at; None while that goes on.
+
+        Raises:
+            VqaError: the worker cannot work at all.
+        """
+        job, event = worker.jobs[0], message["event"]
+        if event == "done":
+            return self._done(job, message)
+        if event == "failed":
+            return DecodeOutcome(job, job.key, reason=Reason(message["reason"]), message=str(message["message"]))
+        if event == "fatal":
+            raise getattr(errors, message["type"], VqaError)(message["message"], hint=message["hint"])
+        started = float(message["at"]) if event == "start" else worker.started or 0.0
+        remote, size = is_remote(job.path), int(message.get("bytes", 0))
+        if not remote:
+            with suppress(OSError):
+                size = job.path.stat().st_size
+        worker.started = started
+        worker.deadline = started + self._limits.timeout_s(message.get("duration_s"), size, remote=remote)
+        self._false_starts = 0
+        return None
+
+    def _distrust(self, worker: WorkerProcess) -> Iterator[DecodeOutcome]:
+        worker.kill()
+        yield from self._bury(worker, (Reason.CRASH, "the decoding process sent garbage and was stopped"))
 
     def _done(self, job: DecodeJob, message: dict[str, Any]) -> DecodeOutcome:
         plan = Plan(
