@@ -13,6 +13,7 @@ from types import ModuleType
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 
 from vqa_train import backbones
@@ -379,3 +380,24 @@ def test_a_large_backbone_lives_in_the_cache_and_is_named_when_missing(
     cached.unlink()
     with pytest.raises(ModelError, match=rf"backbone 'tiny' .*sha256 {onnx.sha256}\) is not in the cache: '{cached}'"):
         Scorer("m", registry=tmp_path / "model")
+
+
+def test_isolated_decoding_gives_the_same_scores_and_survives_a_file_that_kills(
+    pristine: Path, clip: Path, tmp_path: Path, hostile_decoder: str
+) -> None:
+    expected = Scorer("video", registry=pristine).score(clip)
+    killer, text = tmp_path / "segv.mp4", tmp_path / "text.mp4"
+    shutil.copy(clip, killer)
+    text.write_text("no video")
+    requests = [ScoreRequest(video=path) for path in (killer, clip, text)]
+    with Scorer("video", registry=pristine, decoder=hostile_decoder, isolated=True) as scorer:
+        crashed, scored, broken = scorer.score_many(requests)
+        children = psutil.Process().children()
+    assert isinstance(crashed, ScoreFailure)
+    assert crashed.reason == Reason.CRASH
+    assert "SIGSEGV" in crashed.message
+    assert scored == expected
+    assert isinstance(broken, ScoreFailure)
+    assert broken.reason == Reason.DECODE_ERROR
+    assert children
+    assert not set(children) & set(psutil.Process().children())

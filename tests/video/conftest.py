@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import av
 import numpy as np
 import pytest
-
-from vqa_train import video
-from vqa_train.core.plugins import Registry
 
 
 def numbered_frames(count: int, height: int, width: int) -> list[np.ndarray]:
@@ -87,72 +82,3 @@ def every_frame(path: Path, **options: Any) -> np.ndarray:
 def every_frame_fixture() -> Callable[..., np.ndarray]:
     """`every_frame(path)`: see the function."""
     return every_frame
-
-
-@pytest.fixture
-def hostile_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The name of a decoder, installed as a third party would, that does to its process what the file's name says."""
-    folder = tmp_path / "site"
-    info = folder / "hostile-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hostile\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[vqa_train.decoders]\nhostile = hostile:Hostile\n")
-    (folder / "hostile.py").write_text(
-        dedent(
-            """
-            import ctypes, os, signal, sys, time
-            from multiprocessing.connection import Connection
-            from vqa_train.video.pyav import PyavDecoder
-
-            class Hostile(PyavDecoder):
-                name = "hostile"
-
-                def read(self, path, info, indices, threads, out=None):
-                    deed = path.stem
-                    if deed.startswith("once_"):
-                        # Does it the first time; says which process it was.
-                        seen = path.with_suffix(".seen")
-                        first = not seen.exists()
-                        with seen.open("a") as file:
-                            print(os.getpid(), time.monotonic(), file=file)
-                        deed = deed.removeprefix("once_") if first else "nothing"
-                    if deed == "killed":
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    if deed == "interrupted":
-                        os.kill(os.getpid(), signal.SIGINT)
-                        os.kill(os.getpid(), signal.SIGTERM)
-                    if deed.startswith("say"):
-                        path.with_suffix(".said").write_text(f"{os.getpid()} {time.monotonic()}")
-                    if deed == "segv":
-                        os.kill(os.getpid(), signal.SIGSEGV)
-                    if deed == "garble":
-                        # What a process with a corrupt memory might send to its parent.
-                        Connection(int(sys.argv[1])).send_bytes(b'{"event": "do')
-                        signal.pause()
-                    if deed.startswith("lie"):
-                        # What one that a hostile file has taken over might: the right form, other contents.
-                        lie = path.with_suffix(".lie").read_bytes()
-                        Connection(int(sys.argv[1])).send_bytes(lie)
-                        signal.pause()
-                    if deed == "exit":
-                        sys.exit(7)
-                    if deed == "bug":
-                        raise IndexError("list index\\nout of range")
-                    if deed == "hang":
-                        while True:
-                            pass
-                    if deed == "hang_holding_the_lock":
-                        ctypes.PyDLL(None).pause()
-                    if deed == "hoard":
-                        hoard = []
-                        while True:
-                            hoard.append(bytearray(1 << 24))
-                    return super().read(path, info, indices, threads, out)
-            """
-        )
-    )
-    monkeypatch.syspath_prepend(str(folder))
-    # A registry remembers its entry points; this one has not looked yet.
-    monkeypatch.setattr(video, "DECODERS", Registry("decoder", {"pyav": "vqa_train.video.pyav:PyavDecoder"}))
-    yield "hostile"
-    sys.modules.pop("hostile", None)

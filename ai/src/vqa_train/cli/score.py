@@ -38,23 +38,23 @@ def score(
 
     items = requests(videos, prompt)
     ensure_ready(model, registry, log=common.log)
-    scorer = Scorer(model, registry=registry, threads=threads)
-    name = scorer.sidecar.name
-    if prompt is not None and not scorer.takes_prompt:
-        raise UsageError(f"model {name!r} takes no prompt", hint="leave --prompt out")
-    if scorer.needs_prompt and not any(item.prompt for item in items):
-        raise UsageError(
-            f"model {name!r} takes a prompt and got none",
-            hint='add --prompt "TEXT", or a prompt column to the list',
-            reason=Reason.NO_PROMPT,
-        )
-    results: list[Score | ScoreFailure] = []
-    with progress("scoring", len(items)) as advance:
-        for result in scorer.score_many(items):
-            results.append(result)
-            if not isinstance(result, Score):
-                common.log(f"error: {result.video}: {result.reason}: {result.message}")
-            advance()
+    with Scorer(model, registry=registry, threads=threads, isolated=True) as scorer:
+        name = scorer.sidecar.name
+        if prompt is not None and not scorer.takes_prompt:
+            raise UsageError(f"model {name!r} takes no prompt", hint="leave --prompt out")
+        if scorer.needs_prompt and not any(item.prompt for item in items):
+            raise UsageError(
+                f"model {name!r} takes a prompt and got none",
+                hint='add --prompt "TEXT", or a prompt column to the list',
+                reason=Reason.NO_PROMPT,
+            )
+        results: list[Score | ScoreFailure] = []
+        with progress("scoring", len(items)) as advance:
+            for result in scorer.score_many(items):
+                results.append(result)
+                if not isinstance(result, Score):
+                    common.log(f"error: {result.video}: {result.reason}: {result.message}")
+                advance()
     _emit(scorer.sidecar, results, format_, output)
     incomplete = [result for result in results if isinstance(result, Score) and result.missing]
     if incomplete:

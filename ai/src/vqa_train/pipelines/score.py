@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa_train.core.errors import ModelError, Reason, UsageError, VqaError
+from vqa_train.core.errors import MediaError, ModelError, Reason, UsageError, VqaError
 from vqa_train.core.files import confined
 from vqa_train.core.hashing import sha256_file
 from vqa_train.onnx.runtime import OnnxModel
@@ -19,6 +20,10 @@ from vqa_train.pipelines.score_graphs import Features, ModelFiles, TextGraph, Vi
 from vqa_train.registry.cache import ready_models
 from vqa_train.registry.registry import ModelRegistry
 from vqa_train.registry.sidecar import HIGH, LOW, SCORES, SPREAD, Direction, ModelInput, ModelSidecar
+
+if TYPE_CHECKING:
+    from vqa_train.core.types import Clip
+    from vqa_train.video.steady import SteadyDecoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +98,7 @@ class Scorer:
         registry: the folder that holds registry.json.
         threads: for decoding and for each graph; 0 takes all cores.
         decoder: registry name.
+        isolated: decode in a process of its own, which a broken file may crash; it stays until `close`.
 
     Attributes:
         sidecar: everything that is known of the model.
@@ -109,6 +115,7 @@ class Scorer:
         registry: Path = Path("model"),
         threads: int = 0,
         decoder: str = "pyav",
+        isolated: bool = False,
     ) -> None:
         place = Path(model)
         if isinstance(model, Path) or len(place.parts) > 1:
@@ -118,7 +125,8 @@ class Scorer:
             raise UsageError(
                 f"model {self.sidecar.name!r} is full-reference", hint="only no-reference models score alone"
             )
-        self._threads, self._decoder = threads, decoder
+        self._threads, self._decoder, self._isolated = threads, decoder, isolated
+        self._steady: SteadyDecoder | None = None
         head = confined(folder, self.sidecar.onnx.file)
         self._head = OnnxModel(head, expected_sha256=self.sidecar.onnx.sha256, threads=threads)
         check_head(self._head, self.sidecar)
@@ -244,12 +252,44 @@ class Scorer:
         """Features by fingerprint and output, averaged over views; the file is decoded once."""
         if not self._videos:
             return {}
+        clips = self._isolated_clips(video) if self._isolated else self._clips(video)
+        return {f: graph.features(views) for (f, graph), views in zip(self._videos.items(), clips, strict=True)}
+
+    def _clips(self, video: Path) -> list[list[Clip]]:
         from vqa_train.video.decode import read_clips
 
         samplings = [graph.sampling for graph in self._videos.values()]
         key = _key(video) if any(graph.needs_key for graph in self._videos.values()) else ""
-        clips = read_clips(video, samplings, decoder=self._decoder, threads=self._threads, key=key)
-        return {f: graph.features(views) for (f, graph), views in zip(self._videos.items(), clips, strict=True)}
+        return read_clips(video, samplings, decoder=self._decoder, threads=self._threads, key=key)
+
+    def _isolated_clips(self, video: Path) -> list[list[Clip]]:
+        from vqa_train.video.job import DEFAULT_RECYCLE, DecodeJob, DecodeLimits
+        from vqa_train.video.steady import SteadyDecoder
+
+        if self._steady is None:
+            self._steady = SteadyDecoder(
+                [graph.sampling for graph in self._videos.values()],
+                decoder=self._decoder,
+                limits=DecodeLimits(),
+                recycle=DEFAULT_RECYCLE,
+                threads=self._threads or os.cpu_count() or 1,
+            )
+        outcome = self._steady.decode(DecodeJob(key="", path=video))
+        if outcome.reason is not None:
+            raise MediaError(outcome.message, reason=outcome.reason)
+        return outcome.clips
+
+    def close(self) -> None:
+        """End the decoding process, if there is one; the next video starts another."""
+        if self._steady is not None:
+            self._steady.close()
+            self._steady = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _find(name: str, registry: Path) -> tuple[ModelSidecar, Path]:

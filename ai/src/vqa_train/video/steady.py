@@ -21,15 +21,23 @@ class SteadyDecoder:
         limits: per video.
         recycle: videos after which the process is replaced by a fresh one.
         planar: hand on stored planes where decoder and video have them.
+        threads: of the decoder.
     """
 
     def __init__(
-        self, samplings: Sequence[Sampling], *, decoder: str, limits: DecodeLimits, recycle: int, planar: bool = False
+        self,
+        samplings: Sequence[Sampling],
+        *,
+        decoder: str,
+        limits: DecodeLimits,
+        recycle: int,
+        planar: bool = False,
+        threads: int = 1,
     ) -> None:
         self._setup = {
             "samplings": [sampling.to_json() for sampling in samplings],
             "decoder": decoder,
-            "threads": 1,
+            "threads": threads,
             "limits": vars(limits),
             "planar": planar,
         }
