@@ -110,7 +110,7 @@ def test_ctrl_c_says_where_the_trials_are(run: Any, monkeypatch: pytest.MonkeyPa
     with monkeypatch.context() as patch:
         patch.setattr(Objective, "scores", lambda *_: signal.raise_signal(signal.SIGINT))
         code, out, err = run(*TUNE)
-    assert (code, out) == (1, "")
+    assert (code, out) == (130, "")
     assert err == "interrupted: finished trials are in s.db; the same command goes on from there\n"
     code, out, _ = run(*TUNE)
     assert code == 0

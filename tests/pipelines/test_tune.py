@@ -300,7 +300,7 @@ def test_ctrl_c_leaves_no_running_trial(labelled_store: Any, tmp_path: Path) -> 
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     watch.join()
-    assert process.returncode == 1, told
+    assert process.returncode == 130, told
     assert "interrupted: finished trials are in" in told
     assert "Traceback" not in told
     states = sqlite3.connect(study)

@@ -228,7 +228,7 @@ def test_nothing_is_tried_again_after_a_stop(clips: Callable[..., list[DecodeJob
 def test_workers_are_what_the_kernel_kills_first(clips: Callable[..., list[DecodeJob]], hostile_decoder: str) -> None:
     outcomes = decode_many(clips("good1", "hang"), SAMPLINGS, decoder=hostile_decoder)
     assert next(outcomes).reason is None
-    [worker] = psutil.Process().children()
+    [worker] = _workers()
     score = int(Path(f"/proc/{worker.pid}/oom_score").read_text())
     assert score > int(Path(f"/proc/{os.getpid()}/oom_score").read_text())
     outcomes.close()
@@ -280,7 +280,7 @@ def test_no_jobs_start_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_leaving_early_stops_the_workers(clips: Callable[..., list[DecodeJob]], hostile_decoder: str) -> None:
     outcomes = decode_many(clips("good1", "hang", "good2"), SAMPLINGS, decoder=hostile_decoder, workers=2)
     assert next(outcomes).reason is None
-    assert psutil.Process().children()
+    assert _workers()
     outcomes.close()
     # The fixture checks that no process and no file is left.
 
@@ -321,6 +321,11 @@ def test_workers_die_with_a_killed_parent(
     handover.Exchange().close()  # sweeps what the killed parent left
 
 
+def _workers() -> list[psutil.Process]:
+    """Decoding processes of this one; a test before may have left children of another kind."""
+    return [child for child in psutil.Process().children() if "vqa_train.video.worker_main" in child.cmdline()]
+
+
 def _child_at_work(parent: subprocess.Popen[bytes], memory: Path) -> psutil.Process:
     """The parent's worker, once it has made the file for its frames and so begun to decode."""
     while parent.poll() is None:
@@ -339,7 +344,7 @@ def test_workers_of_a_real_time_parent_are_ordinary_processes(
         pytest.skip("only root may make a process a real-time one")
     outcomes = decode_many(clips("good1", "hang"), SAMPLINGS, decoder=hostile_decoder)
     assert next(outcomes).reason is None
-    [worker] = [child for child in psutil.Process().children() if "vqa_train.video.worker_main" in child.cmdline()]
+    [worker] = _workers()
     assert os.sched_getscheduler(worker.pid) == os.SCHED_OTHER
     outcomes.close()
 
