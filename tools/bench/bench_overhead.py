@@ -29,24 +29,25 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 
-def work(paths, name):
+def work(paths, name, seed):
     import torch
     from vqa_train.backbones.build import build_backbone
     from vqa_train.video.decode import read_clips
     torch.set_num_threads(1)
-    backbone = build_backbone(name)
+    backbone = build_backbone(name, random_weights=seed)
     rows = []
     for path in paths:
-        (clips,) = read_clips(path, [backbone.spec.sampling], threads=1)
-        rows.append(backbone.extract(clips)[0]["pooled"])
+        (clips,) = read_clips(path, [backbone.spec.sampling], threads=1, key="0" * 64)
+        rows.append(np.concatenate([np.ravel(part) for part in backbone.extract(clips)[0].values()]))
     return np.stack(rows)
 
 if __name__ == "__main__":
     from pathlib import Path
     folder, name, processes, output = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
+    seed = int(sys.argv[5]) if len(sys.argv) > 5 else None
     paths = sorted(folder.glob("*.mp4"))
     with ProcessPoolExecutor(processes) as pool:
-        parts = pool.map(work, [paths[i::processes] for i in range(processes)], [name] * processes)
+        parts = pool.map(work, [paths[i::processes] for i in range(processes)], [name] * processes, [seed] * processes)
         np.save(output, np.concatenate(list(parts)))
 """
 
@@ -58,7 +59,9 @@ def timed(command: list[str], cwd: Path) -> float:
     return time.perf_counter() - started
 
 
-def measure(work: Path, videos: int, repeats: int, backbone: str, seconds: float) -> dict[str, Any]:
+def measure(
+    work: Path, videos: int, repeats: int, backbone: str, seconds: float, seed: int | None = None
+) -> dict[str, Any]:
     """Both sides in turns."""
     program = str(Path(sys.executable).parent / "vqa-train")
     root, cores = work / "videos", os.cpu_count() or 1
@@ -71,9 +74,12 @@ def measure(work: Path, videos: int, repeats: int, backbone: str, seconds: float
     timed([*scan, "--output", str(work / "made.yaml")], work)
     (work / "loop.py").write_text(LOOP)
     extract = [program, "extract-features", "--dataset", str(work / "made.yaml"), "--backbone", backbone]
+    if seed is not None:
+        extract += ["--random-weights", str(seed)]
+    extra = [] if seed is None else [str(seed)]
     pairs = []
     for number in range(repeats + 1):
-        loop = timed([sys.executable, "loop.py", str(root), backbone, str(cores), "out.npy"], work)
+        loop = timed([sys.executable, "loop.py", str(root), backbone, str(cores), "out.npy", *extra], work)
         ours = timed([*extract, "--output", str(work / f"store-{number}")], work)
         # The first pair warms the page cache.
         if number:
@@ -95,44 +101,51 @@ def measure(work: Path, videos: int, repeats: int, backbone: str, seconds: float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--videos", type=int, default=120)
+    parser.add_argument("--videos", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--backbone", default="nss")
+    parser.add_argument(
+        "--backbone", action="append", metavar="NAME[=SEED]", help="SEED of random weights; again for more"
+    )
     parser.add_argument("--output", type=Path, default=Path("docs/benchmarks"))
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), arguments.videos, arguments.repeats, arguments.backbone, arguments.seconds)
-    document = {"schema": "vqa-train/bench-overhead/1", "machine": describe_machine(), **found}
+    runs = []
+    for text in arguments.backbone or ["nss", "dover-mobile=1"]:
+        name, _, seed = text.partition("=")
+        with tempfile.TemporaryDirectory() as folder:
+            found = measure(
+                Path(folder), arguments.videos, arguments.repeats, name, arguments.seconds, int(seed) if seed else None
+            )
+        runs.append(found)
+        print(json.dumps(found, indent=1))
+    document = {"schema": "vqa-train/bench-overhead/1", "machine": describe_machine(), "runs": runs}
     atomic_write_json(arguments.output / "overhead.json", document)
     atomic_write_bytes(arguments.output / "overhead.md", page(document).encode())
-    print(json.dumps(found, indent=1))
 
 
 def page(document: dict[str, Any]) -> str:
     """docs/benchmarks/overhead.md."""
-    low, high = document["ratio_range"]
-    width, height = document["size"]
-    return "\n".join(
-        [
-            "# The local engine against a loop written by hand",
-            "",
-            "Made by `tools/bench/bench_overhead.py`. " + markdown_machine(document["machine"]),
-            "",
-            f"{document['videos']} made videos of {document['seconds_each']:g} s, {width} × {height}, backbone `{document['backbone']}`, "
-            f"{document['cores']} cores. The loop: one process per core, each with its share of the files, PyAV, the backbone, one `.npy` at "
-            "the end. `extract-features` also isolates the decoding, hashes every file, commits shards and can be killed at any moment. Whole "
-            "processes, in turns.",
-            "",
-            "| | wall seconds, median |",
-            "|---|---|",
-            f"| the loop | {statistics.median(document['loop_s']):.1f} |",
-            f"| `extract-features` | {statistics.median(document['extract_s']):.1f} |",
-            "",
-            f"Median of the ratios of neighbouring runs: **{document['ratio_median']:.3f}** ({low:.3f} to {high:.3f}).",
-            "",
-        ]
-    )
+    first = document["runs"][0]
+    width, height = first["size"]
+    lines = [
+        "# The local engine against a loop written by hand",
+        "",
+        "Made by `tools/bench/bench_overhead.py`. " + markdown_machine(document["machine"]),
+        "",
+        f"{first['videos']} made videos of {first['seconds_each']:g} s, {width} × {height}, {first['cores']} cores. The loop: one process per "
+        "core, each with its share of the files and one thread, PyAV, the backbone, one `.npy` at the end. `extract-features` also isolates the "
+        "decoding, hashes every file, commits shards and can be killed at any moment. Whole processes, start-up included, in turns; medians.",
+        "",
+        "| backbone | the loop, s | `extract-features`, s | median of the ratios of neighbours |",
+        "|---|---|---|---|",
+    ]
+    for run in document["runs"]:
+        low, high = run["ratio_range"]
+        lines.append(
+            f"| `{run['backbone']}` | {statistics.median(run['loop_s']):.1f} | {statistics.median(run['extract_s']):.1f} | "
+            f"{run['ratio_median']:.2f} ({low:.2f} to {high:.2f}) |"
+        )
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":
