@@ -25,7 +25,7 @@ def test_a_file_url_is_a_local_path() -> None:
 
 
 def test_a_url_joins_and_splits_like_a_path() -> None:
-    found = location("memory://root/store")
+    found = location("memory://bucket/store")
     assert is_remote(found)
     shard = found / "set" / "shards" / "u.parquet"
     assert (shard.name, shard.stem, shard.suffix) == ("u.parquet", "u", ".parquet")
@@ -55,12 +55,12 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "/x", "s3://other/x", "a\x00b"])
 def test_a_path_cannot_leave_a_url(path: str) -> None:
     with pytest.raises(VqaError) as found:
-        confined(location("memory://root"), path)
+        confined(location("memory://bucket"), path)
     assert found.value.reason == Reason.PATH_ESCAPE
 
 
 def test_a_path_inside_a_url_is_joined() -> None:
-    root = location("memory://root")
+    root = location("memory://bucket")
     assert confined(root, "a/./b//c.mp4") == root / "a" / "b" / "c.mp4"
 
 
