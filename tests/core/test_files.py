@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 from pathlib import Path
 from typing import IO
@@ -57,3 +58,14 @@ def test_loop_of_links_is_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(OSError, match="symbolic links"):
         confined(tmp_path, "loop/x")
+
+
+def test_numbers_take_one_line_where_asked_and_nothing_else_changes(tmp_path: Path) -> None:
+    value = {"a": [1, -2.5e-7, None], "rows": [[1], [2, 3]], "texts": ["[\n  1\n]", "x"], "none": [], "mixed": [1, "2"]}
+    atomic_write_json(tmp_path / "long.json", value)
+    atomic_write_json(tmp_path / "short.json", value, numbers_inline=True)
+    long, short = ((tmp_path / f"{name}.json").read_text(encoding="utf-8") for name in ("long", "short"))
+    assert json.loads(long) == json.loads(short) == value
+    assert '"a": [1, -2.5e-07, null],\n' in short
+    assert "    [2, 3]\n" in short
+    assert short.count("\n") == long.count("\n") - 4 - 2 - 3

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from vqa_train.core.config import parse
 from vqa_train.core.errors import LabelError, Reason
+from vqa_train.core.types import Reference
 from vqa_train.datasets.adapters.csv import CsvAdapter
 from vqa_train.datasets.files_table import FileEntry
 from vqa_train.datasets.label_rows import LabelRows, parse_score
@@ -98,8 +99,10 @@ def test_columns_become_the_fields_of_a_video() -> None:
         attributes=["kind"],
     )
     entry = FileEntry("x/a.mp4", "0" * 64, 9)
-    full, bare = (table.video(row, entry, {}) for row in (0, 1))
-    assert (full.prompt, full.group, full.reference, full.attributes) == ("hello", "s1", "r", {"kind": "blur"})
+    pristine = Reference(id="r", path="r.mp4", sha256="1" * 64, bytes=7)
+    full, bare = table.video(0, entry, {}, pristine), table.video(1, entry, {})
+    assert list(table.references) == ["r", ""]
+    assert (full.prompt, full.group, full.reference, full.attributes) == ("hello", "s1", pristine, {"kind": "blur"})
     assert (bare.prompt, bare.group, bare.reference, bare.attributes) == (None, None, None, {"kind": ""})
     assert (full.path, full.bytes) == ("x/a.mp4", 9)
 

@@ -72,6 +72,7 @@ def test_same_config_and_features_give_the_same_bytes(labelled_store: Any, tmp_p
     assert first == second
     assert set(first) == {
         runs.HEAD_FILE, runs.PREDICTIONS_FILE, runs.METRICS_FILE, runs.HISTORY_FILE, runs.ROWS_FILE, runs.SPLITS_FILE,
+        runs.STATISTICS_FILE, runs.FEATURES_FILE,
     }  # fmt: skip
     for name in first:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name

@@ -41,7 +41,8 @@ def test_the_manifest_loads_with_every_clip_labelled(ladder: Path) -> None:
     assert dataset.manifest.license == "CC0-1.0"
     for video in dataset.videos:
         assert 1 <= video.labels["pseudo_mos"] <= 5
-        assert video.reference == f"{video.group}.pristine.0"
+        assert video.reference is not None
+        assert video.reference.id == f"{video.group}.pristine.0"
     assert verify(dataset.manifest, ladder, ladder).ok
 
 

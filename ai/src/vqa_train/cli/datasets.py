@@ -108,7 +108,9 @@ def scan(
     group_column: Annotated[str | None, typer.Option(help="Column of content that must not straddle a split.")] = None,
     split_column: Annotated[str | None, typer.Option(help="Column of train, val or test.")] = None,
     prompt_column: Annotated[str | None, typer.Option(help="Column of the text a video was made from.")] = None,
-    reference_column: Annotated[str | None, typer.Option(help="Column of the pristine video's id.")] = None,
+    reference_column: Annotated[
+        str | None, typer.Option(help="Column of the pristine video: a row's id, or a path.")
+    ] = None,
     attribute: Annotated[list[str] | None, typer.Option(help="A further column to keep; repeatable.")] = None,
     fractions: Annotated[
         str | None, typer.Option(metavar="train=0.7,val=0.1,test=0.2", help="Splits by hash of the group.")

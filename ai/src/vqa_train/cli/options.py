@@ -11,7 +11,11 @@ from vqa_train.core.locations import location
 
 InputsOption = Annotated[
     list[str] | None,
-    typer.Option("--input", metavar="NAME=SET[:OUTPUT]", help="Features, instead of the recipe's; again for more."),
+    typer.Option(
+        "--input",
+        metavar="NAME=SET[:OUTPUT][@reference]",
+        help="Features, instead of the recipe's; again for more. @reference: those of each video's reference.",
+    ),
 ]
 DatasetsOption = Annotated[
     list[str] | None,
@@ -32,3 +36,19 @@ DataRootOption = Annotated[
 ManifestsOption = Annotated[Path | None, typer.Option(help="Folder of manifests; by default ./manifests.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads; they do not change the result.")]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="NAME, NAME:VERSION or NAME@ALIAS, or an exported X.onnx with X.json.")
+]
+RegistryOption = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds registry.json.")]
+RegisteredArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="NAME, NAME:VERSION, NAME@ALIAS, a model's folder or a .tar.zst bundle.")
+]
+SignatureOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--require-signature",
+        metavar="KEY",
+        help="Public key (file or text) that must have signed the model; again for further ones, any of which will do. "
+        "(default: those of VQA_TRAIN_REQUIRE_SIGNATURE)",
+    ),
+]

@@ -29,7 +29,9 @@ def select_features(
     inputs: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", metavar="NAME=SET[:OUTPUT]", help="Choose from these; by default all sets of recipe or store."
+            "--input",
+            metavar="NAME=SET[:OUTPUT][@reference]",
+            help="Choose from these; by default all sets of recipe or store.",
         ),
     ] = None,
     config: Annotated[

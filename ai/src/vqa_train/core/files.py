@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from vqa_train.core.locations import is_remote
 
 if TYPE_CHECKING:
     from upath import UPath
+
+_NUMBERS = re.compile(r"\[\n((?:\s*(?:-?[0-9][0-9.eE+-]*|null),?\n)+)\s*\]")
 
 
 def fsync_dir(path: Path) -> None:
@@ -58,9 +61,16 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
     atomic_write(path, lambda handle: _write_all(handle, data))
 
 
-def atomic_write_json(path: Path, value: Any) -> None:
-    """`atomic_write` of indented JSON with a final newline; NaN and infinity are refused."""
+def atomic_write_json(path: Path, value: Any, *, numbers_inline: bool = False) -> None:
+    """`atomic_write` of indented JSON with a final newline; NaN and infinity are refused.
+
+    Args:
+        numbers_inline: a list of nothing but numbers and null takes one line, not a line for each.
+    """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if numbers_inline:
+        # Inside a text a line break is escaped, so only lists match.
+        text = _NUMBERS.sub(lambda found: "[" + ", ".join(found[1].replace(",", " ").split()) + "]", text)
     atomic_write_bytes(path, text.encode("utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""The nouns that cross layers: Video, Clip, Sampling, OutputSpec, FeatureSpec."""
+"""The nouns that cross layers: Video, Reference, Clip, Sampling, OutputSpec, FeatureSpec."""
 
 from __future__ import annotations
 
@@ -31,6 +31,23 @@ _NEEDS = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The pristine video that a record is judged against.
+
+    Attributes:
+        id: as the label table names it: another record's id, or a path below the data root.
+        path: relative to the data root, POSIX separators.
+        sha256: hex digest of the file's bytes (64 characters).
+        bytes: file size.
+    """
+
+    id: str
+    path: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Video:
     """One record of a dataset.
 
@@ -44,7 +61,7 @@ class Video:
         label_std: target -> standard deviation of the opinions, where published.
         split: "train", "val", "test" or None (decided later by hash of `group`).
         group: content that must not straddle a split (source clip, scene); None means the video is its own.
-        reference: id of the pristine video, for full-reference kinds.
+        reference: the pristine video, for full-reference models; None where the table names none, or no file.
         attributes: further columns of the label table, as text (distortion kind, level, ...).
     """
 
@@ -57,7 +74,7 @@ class Video:
     label_std: Mapping[str, float] = field(default_factory=dict)
     split: str | None = None
     group: str | None = None
-    reference: str | None = None
+    reference: Reference | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vqa_train.core.errors import LabelError, Reason
-from vqa_train.core.types import Video
+from vqa_train.core.types import Reference, Video
 from vqa_train.datasets.adapters.base import DatasetAdapter
 from vqa_train.datasets.files_table import FileEntry, climbs
 from vqa_train.datasets.manifest import DatasetManifest, LabelTable, SplitName
@@ -40,6 +40,7 @@ class LabelRows:
     Attributes:
         table: its entry in the manifest.
         ids, hints: per row the id, and where its file is looked for.
+        references: per row what names its reference, "" for none; None without such a column.
         scores, stds: target -> per row a number or None.
         labelled: whether the table has a single score.
 
@@ -50,13 +51,14 @@ class LabelRows:
     def __init__(self, manifest: DatasetManifest, adapter: DatasetAdapter, table: LabelTable, data: bytes) -> None:
         columns = manifest.columns
         self.table = table
+        self._adapter = adapter
         self.raw = adapter.read_table(table.path, data, wanted_columns(manifest))
         self.id_column = columns.id
         self.ids = self._ids()
         self.hints = self._hints(adapter, columns.path or columns.id)
         self.prompts = self._optional(columns.prompt)
         self.groups = self._optional(columns.group)
-        self.references = self._optional(columns.reference)
+        self.references = self._references(columns.reference)
         self.splits = self._splits(columns.split)
         self.attributes = {name: self.raw.column(name) for name in columns.attributes}
         targets = manifest.target_names
@@ -75,7 +77,13 @@ class LabelRows:
         """Target -> score of `row`, without the missing ones."""
         return {target: score for target, scores in self.scores.items() if (score := scores[row]) is not None}
 
-    def video(self, row: int, entry: FileEntry, labels: Mapping[str, float]) -> Video:
+    def reference_hint(self, name: str) -> str:
+        """Where the file of a reference is looked for that is no record's id."""
+        return self._adapter.file_hint(self.table, name)
+
+    def video(
+        self, row: int, entry: FileEntry, labels: Mapping[str, float], reference: Reference | None = None
+    ) -> Video:
         """The record of `row`, whose file is `entry`."""
         return Video(
             id=self.ids[row],
@@ -89,7 +97,7 @@ class LabelRows:
             else _NONE,
             split=self.splits[row] if self.splits else self.table.split,
             group=(self.groups[row] or None) if self.groups else None,
-            reference=(self.references[row] or None) if self.references else None,
+            reference=reference,
             attributes={name: values[row] for name, values in self.attributes.items()} if self.attributes else _NONE,
         )
 
@@ -100,6 +108,10 @@ class LabelRows:
         return ids
 
     def _hints(self, adapter: DatasetAdapter, column: str) -> list[str]:
+        return [adapter.file_hint(self.table, path) for path in self._inside(column)]
+
+    def _inside(self, column: str) -> Sequence[str]:
+        """A column of paths, none of which leaves the data root."""
         paths = self.raw.column(column)
         for row, path in enumerate(paths):
             if climbs(path):
@@ -108,7 +120,10 @@ class LabelRows:
                     hint="paths are relative and stay inside the data root",
                     reason=Reason.PATH_ESCAPE,
                 )
-        return [adapter.file_hint(self.table, path) for path in paths]
+        return paths
+
+    def _references(self, column: str | None) -> Sequence[str] | None:
+        return self._inside(column) if column else None
 
     def _optional(self, column: str | None) -> Sequence[str] | None:
         return self.raw.column(column) if column else None

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from vqa_train.core.types import Video
+from vqa_train.core.types import Reference, Video
 from vqa_train.datasets.adapters.base import DatasetAdapter
 from vqa_train.datasets.files_table import FileEntry, FileIndex
 from vqa_train.datasets.label_rows import LabelRows
 from vqa_train.datasets.manifest import DatasetManifest, LabelTable
-from vqa_train.datasets.splits import bytes_across_splits, groups_across_splits, split_by_group
+from vqa_train.datasets.splits import (
+    bytes_across_splits,
+    groups_across_splits,
+    references_across_splits,
+    split_by_group,
+)
 
 MissingMos = Literal["mask", "drop", "neutral"]
 MISSING_MOS: tuple[MissingMos, ...] = get_args(MissingMos)
@@ -22,10 +28,13 @@ FINDINGS = {
     "duplicate_ids": "ids that occur again (the first row counts)",
     "ids_without_file": "ids without a file (left out)",
     "ambiguous_ids": "ids that name several files (left out)",
+    "references_without_file": "references that are neither an id nor a file (their rows have none)",
+    "ambiguous_references": "references that name several files (their rows have none)",
     "files_without_id": "files that no row names",
     "missing_files": "listed files that are not there",
     "same_bytes_across_splits": "files with the same bytes in two splits",
     "groups_across_splits": "groups in two splits",
+    "references_across_splits": "references whose videos are in two splits",
 }
 
 
@@ -44,10 +53,15 @@ class LabelReport:
         duplicate_ids: {id, at, first}: the row at `at` was left out.
         ids_without_file: ids whose file is not in the files table; left out.
         ambiguous_ids: {id, files}: ids that name more than one file; left out.
-        files_without_id: files that no row names.
+        references: distinct files that rows name as their reference.
+        references_without_file: {id, videos}: references that are neither a row's id nor a file, and how many rows name
+            them; those rows have no reference.
+        ambiguous_references: {id, files, videos}: references that name more than one file; likewise.
+        files_without_id: files that no row names, as its video or as its reference.
         missing_files: files that the table lists and the data root lacks; their videos are kept.
         same_bytes_across_splits: {sha256, ids, splits}.
         groups_across_splits: {group, splits}.
+        references_across_splits: {reference, splits}: what was learned of a reference is known of all its videos.
     """
 
     policy: MissingMos = "mask"
@@ -60,10 +74,14 @@ class LabelReport:
     duplicate_ids: list[dict[str, str]] = field(default_factory=list)
     ids_without_file: list[str] = field(default_factory=list)
     ambiguous_ids: list[dict[str, Any]] = field(default_factory=list)
+    references: int = 0
+    references_without_file: list[dict[str, Any]] = field(default_factory=list)
+    ambiguous_references: list[dict[str, Any]] = field(default_factory=list)
     files_without_id: list[str] = field(default_factory=list)
     missing_files: list[str] = field(default_factory=list)
     same_bytes_across_splits: list[dict[str, Any]] = field(default_factory=list)
     groups_across_splits: list[dict[str, Any]] = field(default_factory=list)
+    references_across_splits: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """JSON form, with its schema."""
@@ -95,8 +113,9 @@ def join_labels(
     if missing_mos == "neutral":
         report.neutral = {target: manifest.range_of(target).middle for target in manifest.target_names}
     index = FileIndex(entries)
+    references = _references(tables, index, report)
     seen: dict[str, tuple[LabelRows, int]] = {}
-    used: set[str] = set()
+    used = {reference.path for reference in references.values()}
     videos: list[Video] = []
     for rows in tables:
         report.tables[rows.table.path] = len(rows)
@@ -119,13 +138,45 @@ def join_labels(
                 if labels is None:
                     report.dropped.append(video_id)
                 else:
-                    videos.append(rows.video(row, found[0], labels))
+                    name = rows.references[row] if rows.references else ""
+                    videos.append(rows.video(row, found[0], labels, references.get(name)))
     report.videos = len(videos)
     report.files_without_id = sorted(entry.path for entry in entries if entry.path not in used)
     split = _split(manifest, videos)
     report.groups_across_splits = groups_across_splits(split)
     report.same_bytes_across_splits = bytes_across_splits(split)
+    report.references_across_splits = references_across_splits(split)
     return split, report
+
+
+def _references(tables: Sequence[LabelRows], index: FileIndex, report: LabelReport) -> Mapping[str, Reference]:
+    """Name -> the reference that it means: the row with that id, else the file with that path.
+
+    A row that a policy leaves out is still a reference. Names that mean no file, or several, go into the report.
+    """
+    counts: Counter[str] = Counter()
+    first: dict[str, LabelRows] = {}
+    for rows in tables:
+        for name in filter(None, rows.references or ()):
+            counts[name] += 1
+            first.setdefault(name, rows)
+    hints: dict[str, str] = {}
+    for rows in tables if counts else ():
+        for video_id, hint in zip(rows.ids, rows.hints, strict=True):
+            hints.setdefault(video_id, hint)
+    found = {}
+    for name, rows in first.items():
+        files = index.find(hints[name]) if name in hints else index.find(rows.reference_hint(name)) or index.find(name)
+        if len(files) == 1:
+            (entry,) = files
+            found[name] = Reference(id=name, path=entry.path, sha256=entry.sha256, bytes=entry.bytes)
+        elif files:
+            paths = [entry.path for entry in files]
+            report.ambiguous_references.append({"id": name, "files": paths, "videos": counts[name]})
+        else:
+            report.references_without_file.append({"id": name, "videos": counts[name]})
+    report.references = len({reference.path for reference in found.values()})
+    return found
 
 
 def _split(manifest: DatasetManifest, videos: Sequence[Video]) -> tuple[Video, ...]:

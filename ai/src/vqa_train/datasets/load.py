@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from vqa_train.core import objectcache
@@ -54,6 +55,19 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"Dataset({self.manifest.name!r}, videos={len(self.videos)}, root={str(self.root)!r})"
+
+    @cached_property
+    def references(self) -> tuple[Video, ...]:
+        """One record, without labels, of each reference that has the bytes of none of `videos`, in their order."""
+        rows = {video.sha256 for video in self.videos}
+        found: dict[str, Video] = {}
+        for video in self.videos:
+            reference = video.reference
+            if reference is not None and reference.sha256 not in rows and reference.sha256 not in found:
+                found[reference.sha256] = Video(
+                    id=reference.id, path=reference.path, sha256=reference.sha256, bytes=reference.bytes
+                )
+        return tuple(found.values())
 
     @property
     def has_videos(self) -> bool:
@@ -223,10 +237,12 @@ def load_dataset(
     adapter: DatasetAdapter = ADAPTERS.get(manifest.adapter)()
     videos, report = join_labels(manifest, read_labels(manifest, adapter, tables), entries, missing_mos)
     listing = find(root) if is_remote(root) and adapter.has_videos else None
+    paths = [video.path for video in videos]
+    paths += sorted({video.reference.path for video in videos if video.reference is not None}.difference(paths))
     if listing is not None:
-        report.missing_files = [video.path for video in videos if video.path not in listing]
+        report.missing_files = [path for path in paths if path not in listing]
     elif adapter.has_videos:
-        report.missing_files = missing_files(root, (video.path for video in videos))
+        report.missing_files = missing_files(root, paths)
     return Dataset(manifest, path, sha256, root, videos, report, listing)
 
 

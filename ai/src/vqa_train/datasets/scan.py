@@ -47,9 +47,12 @@ class ScanReport:
 
     @property
     def some_failed(self) -> bool:
-        """Whether an input is missing from the manifest: a file that failed, or a label row without a video."""
+        """Whether an input is missing from the manifest: a file that failed, a label row without a video, or one whose
+        reference names no file."""
         labels = self.labels
-        return bool(self.failed or labels.ids_without_file or labels.ambiguous_ids or labels.duplicate_ids)
+        references = labels.references_without_file or labels.ambiguous_references
+        ids = labels.ids_without_file or labels.ambiguous_ids or labels.duplicate_ids
+        return bool(self.failed or ids or references)
 
     def to_json(self) -> dict[str, Any]:
         """JSON form, with its schema."""

@@ -63,6 +63,15 @@ def groups_across_splits(videos: Sequence[Video]) -> list[dict[str, Any]]:
     return [{"group": g, "splits": sorted(splits)} for g, splits in sorted(found.items()) if len(splits) > 1]
 
 
+def references_across_splits(videos: Sequence[Video]) -> list[dict[str, Any]]:
+    """`{reference, splits}` of every reference (by its path) whose videos are in more than one split."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for video in videos:
+        if video.split is not None and video.reference is not None:
+            found[video.reference.path].add(video.split)
+    return [{"reference": r, "splits": sorted(splits)} for r, splits in sorted(found.items()) if len(splits) > 1]
+
+
 def bytes_across_splits(videos: Sequence[Video]) -> list[dict[str, Any]]:
     """`{sha256, ids, splits}` of every file content that is in more than one split."""
     first: dict[str, str] = {}

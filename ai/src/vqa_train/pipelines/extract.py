@@ -69,6 +69,7 @@ def extract_features(
     provenance = RunProvenance(entrypoint="extract-features", config=config.to_json())
     provenance.inputs["dataset"] = file_entry(dataset.path, "dataset-manifest")
     report = ExtractReport(run_id=provenance.run_id, sets=[])
+    report.references = len(dataset.references) if config.backbones else 0
     report.duplicates = len(dataset.videos) - len({video.sha256 for video in dataset.videos})
     writers: list[SetWriter] = []
     with Heartbeat(config, provenance.run_id, log) as heartbeat:
@@ -154,7 +155,8 @@ def _extract_videos(
     }
     with HashCache() as cache:
         tasks, videos = plan_videos(dataset, mine, config, cache, log)
-        log(f"{len(dataset.videos)} videos: {len(tasks)} to decode")
+        beside = f" and {report.references} references beside them" if report.references else ""
+        log(f"{len(dataset.videos)} videos{beside}: {len(tasks)} to decode")
         heartbeat.plan([writer.report for writer in writers], len(tasks))
         if not tasks or stop.is_set():
             return

@@ -68,7 +68,7 @@ class ExtractConfig:
 
 @dataclass
 class SetReport:
-    """Counts of one feature set in one run; `inputs` = known + done + failed + skipped + left."""
+    """Counts of one feature set in one run: `inputs`, references too, = known + done + failed + skipped + left."""
 
     name: str
     inputs: int = 0
@@ -90,6 +90,7 @@ class ExtractReport:
     Attributes:
         run_id: names runs/<run_id>.json in every feature set of the run.
         sets: per feature set.
+        references: pristine videos that rows are judged against and that are no row's video themselves; inputs too.
         duplicates: dataset rows whose bytes another row has too (extracted once).
         retried: videos that took their decoding process down and were decoded again, alone.
         recovered: those of them that gave features then.
@@ -99,6 +100,7 @@ class ExtractReport:
 
     run_id: str
     sets: list[SetReport]
+    references: int = 0
     duplicates: int = 0
     retried: int = 0
     recovered: int = 0
@@ -119,6 +121,7 @@ class ExtractReport:
             "schema": EXTRACT_SCHEMA,
             "run_id": self.run_id,
             "interrupted": self.interrupted,
+            "references": self.references,
             "duplicates": self.duplicates,
             "retried": self.retried,
             "recovered": self.recovered,

@@ -1,10 +1,11 @@
-"""Plans an extraction: which keys each feature set lacks, and where their files are."""
+"""Plans an extraction: which keys each feature set lacks, of videos and references, and where their files are."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from vqa_train.core.errors import Reason, VqaError
 from vqa_train.core.hashcache import HashCache
@@ -24,12 +25,18 @@ def plan_videos(
     cache: HashCache,
     log: Callable[[str], None],
 ) -> tuple[list[VideoTask], dict[str, Video]]:
-    """Tasks for the keys that some set lacks, each key once; failures found without decoding are recorded."""
+    """Tasks for the keys that some set lacks, each key once; failures found without decoding are recorded.
+
+    References that are no record's video come after the videos, one input each.
+    """
     tasks: list[VideoTask] = []
     videos: dict[str, Video] = {}
     changed, folder = 0, os.path.abspath(str(dataset.root))  # noqa: PTH100
     _fail_labels_without_file(dataset, writers, config)
-    for video in dataset.videos:
+    for name in {video.reference.id for video in dataset.videos if video.reference is not None}:
+        for writer in writers.values():
+            writer.resolve_label(name)
+    for video in (*dataset.videos, *dataset.references):
         full = config.limit is not None and len(tasks) >= config.limit
         lacking = []
         for name, writer in writers.items():
@@ -66,10 +73,15 @@ def plan_videos(
 
 
 def _fail_labels_without_file(dataset: Dataset, writers: Mapping[str, SetWriter], config: ExtractConfig) -> None:
-    """A label row that names no file, or several, is an input without features."""
-    found = [(video_id, "names no file of the dataset") for video_id in dataset.report.ids_without_file]
-    for item in dataset.report.ambiguous_ids:
-        found.append((item["id"], f"names {len(item['files'])} files: {', '.join(item['files'][:3])}"))
+    """A label row, or a reference, that names no file or several is an input without features."""
+    labels = dataset.report
+    none = "names no file of the dataset"
+    found = [(name, f"label {name!r} {none}") for name in labels.ids_without_file]
+    found += [(item["id"], f"label {item['id']!r} names {_files(item)}") for item in labels.ambiguous_ids]
+    for item in labels.references_without_file:
+        found.append((item["id"], f"reference {item['id']!r} of {item['videos']} videos {none}"))
+    for item in labels.ambiguous_references:
+        found.append((item["id"], f"reference {item['id']!r} of {item['videos']} videos names {_files(item)}"))
     for video_id, problem in found:
         mine = config.shard.holds(sha256_bytes(video_id.encode()))
         for writer in writers.values():
@@ -77,9 +89,13 @@ def _fail_labels_without_file(dataset: Dataset, writers: Mapping[str, SetWriter]
             if not mine:
                 writer.report.left += 1
                 continue
-            message = f"label {video_id!r} {problem} - correct the label table, or scan the dataset again"
+            message = f"{problem} - correct the label table, or scan the dataset again"
             # It has no path; its id stands in, so that the failure is found again once the label has its file.
             writer.fail(Failure(key=None, id=video_id, path=video_id, reason=Reason.LABEL_MISMATCH, message=message))
+
+
+def _files(item: Mapping[str, Any]) -> str:
+    return f"{len(item['files'])} files: {', '.join(item['files'][:3])}"
 
 
 def _has_changed(video: Video, dataset: Dataset, folder: str, cache: HashCache) -> bool:

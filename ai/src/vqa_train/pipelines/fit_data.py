@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -130,8 +130,22 @@ def load_fit_data(
 
 
 def with_splits(data: Dataset) -> tuple[Video, ...]:
-    """The dataset's records, each with a split: its own, or one drawn by the hash of its group."""
-    return split_by_group(data.videos, DEFAULT_SPLITS, salt=data.manifest.name)
+    """The dataset's records, each with a split: its own, or one drawn by the hash of its group.
+
+    Videos without a group that share a reference, and that reference itself, are one group here.
+    """
+    named = {video.reference.path for video in data.videos if video.reference is not None}
+    grouped = [replace(video, group=_content(video, named)) for video in data.videos] if named else data.videos
+    drawn = split_by_group(grouped, DEFAULT_SPLITS, salt=data.manifest.name)
+    return tuple(replace(video, split=found.split) for video, found in zip(data.videos, drawn, strict=True))
+
+
+def _content(video: Video, references: Collection[str]) -> str | None:
+    if video.group is not None:
+        return video.group
+    if video.reference is not None:
+        return video.reference.path
+    return video.path if video.path in references else None
 
 
 def _load(
@@ -252,7 +266,5 @@ def _split(
 
 def _as_given(table: Table, row: int, given: Mapping[tuple[str, str], str | None], *, keep: bool) -> Video:
     """A record with the split that its dataset says, or, with `keep`, the one drawn for it too."""
-    from dataclasses import replace
-
     video = table.videos[row]
     return video if keep else replace(video, split=given[table.datasets[row], video.id])

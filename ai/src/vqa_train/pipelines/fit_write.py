@@ -25,7 +25,9 @@ from vqa_train.pipelines import runs
 from vqa_train.pipelines.crossfit import HeldOut, TrainedHead
 from vqa_train.pipelines.fit_config import FitConfig
 from vqa_train.pipelines.fit_data import FitData
-from vqa_train.pipelines.table import Table, rows_of
+from vqa_train.pipelines.run_features import write_run_features
+from vqa_train.pipelines.table import Table, feature_key, rows_of
+from vqa_train.pipelines.training_statistics import to_document, training_statistics
 
 _SAMPLE_ROWS = 256
 
@@ -109,6 +111,8 @@ def _write_files(folder: Path, content: RunContent) -> list[str]:
         runs.METRICS_FILE: lambda path: atomic_write_json(path, {k: r.to_json() for k, r in content.metrics.items()}),
         runs.HISTORY_FILE: lambda path: _write_history(path, [*content.heads, *content.fold_heads]),
         runs.SPLITS_FILE: lambda path: write_plan(path, content.data.plan),
+        runs.FEATURES_FILE: lambda path: write_run_features(path, content.data.table.read),
+        runs.STATISTICS_FILE: lambda path: _write_statistics(path, content),
     }
     held_out, protocol, calibration = content.held_out, content.protocol, content.calibration
     if held_out is not None:
@@ -131,6 +135,7 @@ def _record(content: RunContent, provenance: RunProvenance, files: dict[str, str
             runs.RunInput(
                 name=name,
                 output=selector.output,
+                of=selector.of,
                 dim=table.features[name].shape[-1],
                 shape=list(table.features[name].shape[1:]),
                 fingerprint=table.specs[name].fingerprint,
@@ -196,11 +201,37 @@ def _write_rows(path: Path, table: Table) -> None:
     atomic_write_bytes(path, save({name: np.ascontiguousarray(rows_of(m, rows)) for name, m in table.features.items()}))
 
 
+def _write_statistics(path: Path, content: RunContent) -> None:
+    """Of the rows that trained or validated the final model, and its scores of them."""
+    table = content.data.table
+    statistics = training_statistics(
+        table.features,
+        content.predicted,
+        table.target_names,
+        content.data.units,
+        np.flatnonzero(np.isin(content.splits, ("train", "val"))),
+    )
+    _write_compact(path, to_document(statistics))
+
+
 def _write_predictions(path: Path, content: RunContent) -> None:
     table = content.data.table
     columns: dict[str, Any] = _identity(table, np.arange(len(table.videos)))
     columns["split"] = [str(split) or None for split in content.splits]
+    columns |= _other_keys(content)
     _write_table(path, columns, table, table.targets, content.predicted, content.spread)
+
+
+def _other_keys(content: RunContent) -> dict[str, Any]:
+    """Keys of the features that are not the video's own, where the head takes such."""
+    table = content.data.table
+    columns: dict[str, Any] = {}
+    if any(selector.of == "reference" for selector in content.config.features.values()):
+        columns["reference_sha256"] = [video.reference.sha256 if video.reference else None for video in table.videos]
+    texts = [spec for spec in table.specs.values() if spec.modality == "text"]
+    if texts:
+        columns["prompt_sha256"] = [feature_key(texts[0], video) for video in table.videos]
+    return columns
 
 
 def _write_held_out(path: Path, table: Table, held_out: Sequence[HeldOut]) -> None:

@@ -143,7 +143,8 @@ def _keys(labels: FileLabels, dataset: str, config: ImportConfig) -> list[str | 
     """The key of each row; None for an id that the dataset of `videos` does not have."""
     if config.videos is not None:
         data = load_dataset(config.videos, data_root=config.data_root, manifests_dir=config.manifests_dir)
-        found = keys_of_videos(labels.ids, data.videos)
+        # A row's video goes before a reference of the same name.
+        found = keys_of_videos(labels.ids, (*data.references, *data.videos))
         if not any(found):
             raise UsageError(
                 f"none of the {len(labels)} ids of {str(config.file)!r} is a video of {data.manifest.name!r}: "

@@ -23,9 +23,11 @@ PREDICTIONS_FILE = "predictions.parquet"
 METRICS_FILE = "metrics.json"
 HISTORY_FILE = "history.json"
 SPLITS_FILE = "splits.json"
+FEATURES_FILE = "features.json"
 HELD_OUT_FILE = "heldout.parquet"
 PROTOCOL_FILE = "protocol.json"
 CALIBRATION_FILE = "calibration.json"
+STATISTICS_FILE = "statistics.json"
 
 _SCHEMA_PREFIX = "vqa-train/run/"
 
@@ -34,12 +36,14 @@ class RunInput(StrictModel):
     """One named input of the head and the identity of its features.
 
     Attributes:
+        of: "reference" where the features are those of each record's reference; left out of the file otherwise.
         dim: length of the last axis.
         shape: of one row: (D,) or (T, D).
     """
 
     name: str
     output: str
+    of: Literal["reference"] | None = Field(default=None, exclude_if=lambda value: value is None)
     dim: int
     shape: list[int]
     fingerprint: str

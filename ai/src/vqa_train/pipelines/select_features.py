@@ -131,6 +131,7 @@ def select_features(
                 "name": name,
                 "set": config.features[name].set,
                 "output": config.features[name].output,
+                **({"of": "reference"} if config.features[name].of == "reference" else {}),
                 "fingerprint": data.table.specs[name].fingerprint,
                 "columns": len(columns[name][1]),
                 "constant": int((~columns[name][1]).sum()),

@@ -119,7 +119,7 @@ def _check(feature_set: FeatureSet, dataset: Dataset, config: DeepConfig) -> Dee
         texts = {_key(video.prompt): video.prompt for video in dataset.videos if video.prompt and video.prompt.strip()}
         keys = _sample(known & texts.keys(), config)
         return _compare(feature_set, keys, lambda: _encode(feature_set, {key: texts[key] for key in keys}, config))
-    videos = {video.sha256: video for video in dataset.videos}
+    videos = {video.sha256: video for video in (*dataset.references, *dataset.videos)}
     there = {key for key in known & videos.keys() if dataset.has_videos and _is_file(dataset, videos[key])}
     keys = _sample(there, config)
     return _compare(feature_set, keys, lambda: _extract(feature_set, [videos[key] for key in keys], dataset, config))

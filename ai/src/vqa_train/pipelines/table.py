@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from vqa_train.core.config import StrictModel
 from vqa_train.core.errors import ConfigError, StoreError, UsageError
 from vqa_train.core.hashing import sha256_bytes
 from vqa_train.core.types import FeatureSpec, Video
+from vqa_train.pipelines.run_features import RowsRead, rows_read
 from vqa_train.store.store import FeatureSet, FeatureStore
 
 if TYPE_CHECKING:
@@ -22,15 +24,27 @@ if TYPE_CHECKING:
 MissingFeatures = Literal["drop", "mask"]
 
 
+Whose = Literal["reference"]
+_OF_REFERENCE = "@reference"
+
+
 class FeatureInput(StrictModel):
-    """One named input of a head: which feature set (`nss`, `nss@<fingerprint prefix>`) and which of its outputs."""
+    """One named input of a head.
+
+    Attributes:
+        set: which feature set: `nss`, `nss@<fingerprint prefix>`.
+        output: which of its outputs.
+        of: `reference` for the features of each record's reference; None for those of the record itself. Left out of
+            the JSON where None.
+    """
 
     set: str
     output: str = "pooled"
+    of: Whose | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 def parse_inputs(values: Sequence[str]) -> dict[str, FeatureInput]:
-    """Inputs written as `NAME=SET[:OUTPUT]`.
+    """Inputs written as `NAME=SET[:OUTPUT][@reference]`. A fingerprint is hexadecimal, so `@reference` is never one.
 
     Raises:
         UsageError: another form, or a name twice.
@@ -38,12 +52,16 @@ def parse_inputs(values: Sequence[str]) -> dict[str, FeatureInput]:
     inputs: dict[str, FeatureInput] = {}
     for value in values:
         name, _, rest = value.partition("=")
-        found, colon, output = rest.partition(":")
-        if not name or not found or (colon and not output):
-            raise UsageError(f"--input {value!r} is not NAME=SET[:OUTPUT]", hint="for example features=nss:pooled")
+        whose: Whose | None = "reference" if rest.endswith(_OF_REFERENCE) else None
+        found, colon, output = rest.removesuffix(_OF_REFERENCE).partition(":")
+        if not name or not found or (colon and not output) or "@" in output:
+            raise UsageError(
+                f"--input {value!r} is not NAME=SET[:OUTPUT][@reference]",
+                hint="for example features=nss:pooled, and pristine=nss:pooled@reference beside it",
+            )
         if name in inputs:
             raise UsageError(f"--input names {name!r} twice", hint="give each input a name of its own")
-        inputs[name] = FeatureInput(set=found, output=output) if output else FeatureInput(set=found)
+        inputs[name] = FeatureInput(set=found, output=output or "pooled", of=whose)
     return inputs
 
 
@@ -62,6 +80,7 @@ class Table:
         datasets: N names.
         target_std: float32 (N, K) standard deviation of the opinions, NaN where unknown; None where all are.
         masked: input name -> rows that lack it and have NaN in its place.
+        read: input name -> which rows of which shards the join read.
     """
 
     videos: tuple[Video, ...]
@@ -74,6 +93,7 @@ class Table:
     datasets: tuple[str, ...] = ()
     target_std: NDArray[np.float32] | None = None
     masked: Mapping[str, int] = field(default_factory=dict)
+    read: Mapping[str, RowsRead] = field(default_factory=dict)
 
     @property
     def keys(self) -> list[str]:
@@ -125,8 +145,10 @@ def rows_of(matrix: NDArray[np.float32] | MappedMatrix, index: NDArray[np.int64]
     return np.asarray(taken, dtype=np.float32)
 
 
-def feature_key(spec: FeatureSpec, video: Video) -> str | None:
-    """The key of a video in a feature set: its bytes' hash, or its prompt's; None for a video without prompt."""
+def feature_key(spec: FeatureSpec, video: Video, of: Whose | None = None) -> str | None:
+    """The key of a record in a feature set: hash of its bytes, its reference's or its prompt's; None without one."""
+    if of == "reference":
+        return video.reference.sha256 if video.reference is not None else None
     if spec.modality == "video":
         return video.sha256
     return sha256_bytes(video.prompt.encode("utf-8")) if video.prompt and video.prompt.strip() else None
@@ -158,16 +180,18 @@ def join(
 
     Raises:
         StoreError: a feature set is missing or ambiguous, or no record has all features.
-        ConfigError: an output that is unknown or has more than two dimensions, or records masked in a file.
+        ConfigError: an output that is unknown or has more than two dimensions, records masked in a file, or features
+            of text that are to be a reference's.
     """
     sets = {name: store.find(selector.set) for name, selector in inputs.items()}
     for name, found in sets.items():
-        _check_shape(found, inputs[name].output)
-    keys = {name: [feature_key(found.spec, video) for video in videos] for name, found in sets.items()}
+        _check_input(name, found, inputs[name])
+    keys = {name: [feature_key(found.spec, video, inputs[name].of) for video in videos] for name, found in sets.items()}
     known = {name: found.known_keys() for name, found in sets.items()}
     need = all if missing == "drop" else any
     kept = [i for i in range(len(videos)) if need(keys[name][i] in known[name] for name in sets)]
     if not kept:
+        _refuse_without_references(videos, inputs)
         names = ", ".join(found.name for found in sets.values())
         raise StoreError(
             f"none of the {len(videos)} videos has features in {'all' if missing == 'drop' else 'any'} of: {names}",
@@ -179,10 +203,11 @@ def join(
         named = _row_keys(datasets, videos)
         kept.sort(key=lambda i: named[i])
     features: dict[str, NDArray[np.float32] | MappedMatrix] = {}
-    masked = {}
+    masked, read = {}, {}
     for name, found in sets.items():
         wanted = [key if (key := keys[name][i]) in known[name] else None for i in kept]
         masked[name] = wanted.count(None)
+        read[name] = rows_read(found, [key for key in wanted if key is not None])
         features[name] = (
             _mapped(found, inputs[name].output, wanted, matrix_dtype)
             if in_file
@@ -202,6 +227,7 @@ def join(
         datasets=tuple(datasets[i] for i in kept) if datasets else (),
         target_std=None if np.isnan(std).all() else std,
         masked={name: count for name, count in masked.items() if count},
+        read=read,
     )
 
 
@@ -218,7 +244,22 @@ def _per_target(values: Sequence[Mapping[str, float]], targets: Sequence[str]) -
     return np.asarray(rows, dtype=np.float32).reshape(len(values), len(targets))
 
 
-def _check_shape(feature_set: FeatureSet, output: str) -> None:
+def _refuse_without_references(videos: Sequence[Video], inputs: Mapping[str, FeatureInput]) -> None:
+    named = [name for name, selector in inputs.items() if selector.of == "reference"]
+    if named and all(video.reference is None for video in videos):
+        raise StoreError(
+            f"input {named[0]!r} is of the reference, and none of the {len(videos)} videos has one",
+            hint="name the column with `vqa-train datasets scan --reference-column`",
+        )
+
+
+def _check_input(name: str, feature_set: FeatureSet, selector: FeatureInput) -> None:
+    if selector.of == "reference" and feature_set.spec.modality != "video":
+        raise ConfigError(
+            f"input {name!r} is of the reference, and {feature_set.name} has features of {feature_set.spec.modality}",
+            hint="a reference is a video; leave `of` (or @reference) out",
+        )
+    output = selector.output
     shape = feature_set.spec.output(output).shape
     if len(shape) not in (1, 2):
         raise ConfigError(

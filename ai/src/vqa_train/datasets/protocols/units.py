@@ -15,18 +15,23 @@ def units_of(datasets: Sequence[str], videos: Sequence[Video], by: By = "group")
     """The unit of each row, N names made of content only.
 
     Rows of one group are one unit; a row without a group, or every row with `by` = "row", is its own. Units that
-    share a file's bytes are one. With several datasets a group is one of its dataset: equal names mean nothing.
+    share a file's bytes are one, and with `by` = "group" those that share a reference too. With several datasets a
+    group is one of its dataset: equal names mean nothing.
     """
     several = len(set(datasets)) > 1
     names = []
     for dataset, video in zip(datasets, videos, strict=True):
         own = ("group", video.group) if by == "group" and video.group is not None else ("id", video.id)
         names.append(_SEPARATOR.join((dataset, *own) if several else own))
-    return _joined(names, [video.sha256 for video in videos])
+    pairs = [(name, video.sha256) for name, video in zip(names, videos, strict=True)]
+    if by == "group":
+        shown = zip(names, videos, strict=True)
+        pairs += [(name, video.reference.sha256) for name, video in shown if video.reference is not None]
+    return _joined(names, pairs)
 
 
-def _joined(names: list[str], sha256s: list[str]) -> list[str]:
-    """`names` with those that share a hash under the least of their names."""
+def _joined(names: list[str], pairs: list[tuple[str, str]]) -> list[str]:
+    """`names` with those that share a hash, in `pairs` of name and hash, under the least of their names."""
     parent = {name: name for name in names}
 
     def root(name: str) -> str:
@@ -36,7 +41,7 @@ def _joined(names: list[str], sha256s: list[str]) -> list[str]:
         return name
 
     first: dict[str, str] = {}
-    for name, sha256 in zip(names, sha256s, strict=True):
+    for name, sha256 in pairs:
         one, other = sorted((root(name), root(first.setdefault(sha256, name))))
         parent[other] = one
     return [root(name) for name in names]
