@@ -72,7 +72,7 @@ def main() -> None:
     seconds["score"] = run("vqa-score", f"@{test}", "--model", "ladder", "--registry", model)
     print("\nseconds by step: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
     print(f"in all {sum(seconds.values()):.0f} s. Open:")
-    print(f"  {DEMO}/model/ladder/README.md  the model's card: what it is for, licences, metrics, limits")
+    print(f"  {DEMO}/model/ladder/1/README.md  the model's card: what it is for, licences, metrics, limits")
     print(f"  {DEMO}/predictions.csv         every test clip: pseudo_mos beside the prediction")
     print(f"  {DEMO}/ladder/videos/          the clips themselves")
     print(f"  {DEMO}/run/run.json            where every number came from")

@@ -94,3 +94,28 @@ def test_version_is_printed() -> None:
 def test_json_goes_to_stdout_alone(tmp_path: Path) -> None:
     done = vqa_train("datasets", "list", "--json", "-", cwd=tmp_path)
     assert json.loads(done.stdout)["schema"].startswith("vqa-train/")
+
+
+@pytest.mark.parametrize(("missing", "extra"), [("pyarrow", "store"), ("polars", "store"), ("torch", "train")])
+def test_a_package_that_is_not_installed_is_one_line_that_names_the_extra(
+    tmp_path: Path, missing: str, extra: str
+) -> None:
+    code = (
+        "import sys; sys.argv[0] = 'vqa-train'\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] == {missing!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "from vqa_train.cli.main import main; main()"
+    )
+    command = {"pyarrow": ["store", "info", "store"], "polars": ["eval", "--table", "t.csv", "--label", "a"]}
+    arguments = command.get(missing, ["fit", "--config", "nss-mlp", "--features", "store", "--output", "run"])
+    (tmp_path / "t.csv").write_text("a,predicted_a\n1,2\n2,3\n")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 1
+    assert f"needs the package {missing!r}" in done.stderr
+    assert f"pip install 'vqa-train[{extra}]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

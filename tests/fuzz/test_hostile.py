@@ -75,9 +75,20 @@ def test_a_manifest_whose_tables_lie_elsewhere_is_refused(tmp_path, field, path)
 def test_a_registry_whose_sidecar_lies_elsewhere_is_refused(tmp_path):
     for place in ("../m.json", "/etc/passwd"):
         entry = {"sidecar": place, "sidecar_sha256": "a" * 64, "onnx_sha256": "b" * 64}
-        (tmp_path / "registry.json").write_text(json.dumps({"schema": "vqa-train/registry/1", "models": {"m": entry}}))
-        with pytest.raises(VqaError, match="leaves its root"):
-            ModelRegistry(tmp_path).find("m")
+        for schema, found in (("1", entry), ("2", {"versions": {"1": entry}})):
+            content = {"schema": f"vqa-train/registry/{schema}", "models": {"m": found}}
+            (tmp_path / "registry.json").write_text(json.dumps(content))
+            with pytest.raises(VqaError, match="leaves its root"):
+                ModelRegistry(tmp_path).find("m")
+
+
+def test_a_version_that_is_a_path_is_refused(tmp_path):
+    entry = {"sidecar": "m/model.json", "sidecar_sha256": "a" * 64, "onnx_sha256": "b" * 64}
+    for version in ("..", "../x", "a/b", "/etc", ""):
+        content = {"schema": "vqa-train/registry/2", "models": {"m": {"versions": {version: entry}}}}
+        (tmp_path / "registry.json").write_text(json.dumps(content))
+        with pytest.raises(VqaError, match="String should match pattern"):
+            ModelRegistry(tmp_path).models()
 
 
 def test_a_feature_set_that_is_a_link_is_not_opened(tmp_path, spec):

@@ -70,8 +70,8 @@ def test_a_registered_model_is_whole(exported: Path, root: Path, put: Callable[.
     backbone = sidecar.inputs[0].backbone_onnx
     assert backbone is not None
     assert files(root) == [
-        ".registry.lock", "m.json", "m.onnx", "m/README.md", f"m/{backbone.file}", "m/model.json", "m/model.onnx",
-        "registry.json",
+        ".registry.lock", "m.json", "m.onnx", "m/1/README.md", f"m/1/{backbone.file}", "m/1/model.json",
+        "m/1/model.onnx", "registry.json",
     ]  # fmt: skip
     found, folder = ModelRegistry(root).find("m")
     assert found == sidecar
@@ -81,7 +81,7 @@ def test_a_registered_model_is_whole(exported: Path, root: Path, put: Callable[.
     assert (sidecar.dataset.name, sidecar.dataset.manifest_sha256) == ("ladder", "a" * 64)
     assert sidecar.onnx.sha256 == sha256_file(folder / "model.onnx") == sha256_file(exported)
     assert sidecar.run_provenance["entrypoint"] == "register"
-    assert sidecar.run_provenance["parent"] == {"entrypoint": "fit"}
+    assert sidecar.run_provenance["parent"]["entrypoint"] == "fit"
     assert sidecar.run_provenance["inputs"]["onnx"]["sha256"] == sidecar.onnx.sha256
 
 
@@ -92,7 +92,7 @@ def test_inputs_of_one_backbone_share_its_file(
     first, second = (item.backbone_onnx for item in sidecar.inputs)
     assert first is not None
     assert first == second
-    graph = OnnxModel(root / "m" / str(first.file), expected_sha256=first.sha256)
+    graph = OnnxModel(root / "m" / "1" / str(first.file), expected_sha256=first.sha256)
     assert graph.metadata[FINGERPRINT_KEY] == tiny.TinyBackbone().spec.fingerprint
     assert first.inputs == {"frames": [4, "height", "width", 3]}
     assert list(graph.outputs) == ["pooled", "motion"]
@@ -100,7 +100,7 @@ def test_inputs_of_one_backbone_share_its_file(
 
 def test_the_card_says_what_a_user_must_know(exported: Path, root: Path, put: Callable[..., ModelSidecar]) -> None:
     put(exported)
-    card = (root / "m" / "README.md").read_text()
+    card = (root / "m" / "1" / "README.md").read_text()
     for text in ("vqa-score VIDEO --model m", "ladder", "CC0-1.0", "Apache-2.0", "1 to 5", "nothing is claimed"):
         assert text in card
 
@@ -114,15 +114,23 @@ def test_registering_the_same_model_again_changes_nothing(
     assert {name: (root / name).stat().st_mtime_ns for name in files(root)} == before
 
 
-def test_another_model_does_not_take_the_name(
-    tiny: ModuleType, exported: Path, root: Path, put: Callable[..., ModelSidecar], tmp_path: Path
-) -> None:
+def test_another_model_is_another_version(exported: Path, root: Path, put: Callable[..., ModelSidecar]) -> None:
+    assert put(exported).version == "1"
+    assert put(exported, license="MIT").version == "2"
+    assert put(exported).version == "1"
+    assert put(exported, version="10", license="BSD-3-Clause").version == "10"
+    assert put(exported, license="CC0-1.0").version == "11"
+    assert ModelRegistry(root).models()["m"].in_order() == ["1", "2", "10", "11"]
+    assert [Scorer(f"m:{version}", registry=root).sidecar.license for version in ("1", "2")] == ["Apache-2.0", "MIT"]
+
+
+def test_another_model_does_not_take_the_version(exported: Path, root: Path, put: Callable[..., ModelSidecar]) -> None:
     put(exported)
     before = sha256_file(root / "registry.json")
-    with pytest.raises(ModelError, match="has another model 'm'.*--overwrite"):
-        put(exported, license="MIT")
+    with pytest.raises(ModelError, match="has another model 'm' of version '1'.*--overwrite"):
+        put(exported, license="MIT", version="1")
     assert sha256_file(root / "registry.json") == before
-    assert put(exported, license="MIT", overwrite=True).license == "MIT"
+    assert put(exported, license="MIT", version="1", overwrite=True).license == "MIT"
     assert ModelRegistry(root).find("m")[0].license == "MIT"
     assert put(exported, name="n").name == "n"
     assert sorted(ModelRegistry(root).models()) == ["m", "n"]
@@ -133,7 +141,7 @@ def test_a_damaged_model_is_mended_by_registering_it_again(
     exported: Path, root: Path, put: Callable[..., ModelSidecar]
 ) -> None:
     put(exported)
-    (root / "m" / "model.onnx").write_bytes(b"damaged")
+    (root / "m" / "1" / "model.onnx").write_bytes(b"damaged")
     put(exported)
     Scorer("m", registry=root)
 
@@ -155,7 +163,7 @@ def test_a_full_disk_at_the_last_write_leaves_the_registry_as_it_was(
 
     monkeypatch.setattr(publish.ModelRegistry, "put", full)
     with pytest.raises(OSError, match="No space"):
-        put(exported, license="MIT", overwrite=overwrite)
+        put(exported, license="MIT", version="1", overwrite=overwrite)
     after = {name: sha256_file(root / name) for name in files(root) if name != ".registry.lock"}
     assert after == {name: digest for name, digest in before.items() if name != ".registry.lock"}
     if overwrite:
@@ -163,8 +171,8 @@ def test_a_full_disk_at_the_last_write_leaves_the_registry_as_it_was(
 
 
 def test_what_a_crash_left_behind_is_replaced(exported: Path, root: Path, put: Callable[..., ModelSidecar]) -> None:
-    (root / "m").mkdir()
-    (root / "m" / "model.onnx").write_bytes(b"half")
+    (root / "m" / "1").mkdir(parents=True)
+    (root / "m" / "1" / "model.onnx").write_bytes(b"half")
     put(exported)
     Scorer("m", registry=root)
 
@@ -172,11 +180,11 @@ def test_what_a_crash_left_behind_is_replaced(exported: Path, root: Path, put: C
 def test_a_foreign_folder_in_the_way_is_left_alone(
     exported: Path, root: Path, put: Callable[..., ModelSidecar]
 ) -> None:
-    (root / "m").mkdir()
-    (root / "m" / "thesis.tex").write_text("precious")
+    (root / "m" / "1").mkdir(parents=True)
+    (root / "m" / "1" / "thesis.tex").write_text("precious")
     with pytest.raises(ModelError, match=r"holds 'thesis\.tex'"):
         put(exported)
-    assert (root / "m" / "thesis.tex").read_text() == "precious"
+    assert (root / "m" / "1" / "thesis.tex").read_text() == "precious"
 
 
 def test_random_weights_are_refused(tiny: ModuleType, root: Path, put: Callable[..., ModelSidecar]) -> None:
@@ -259,7 +267,7 @@ def test_an_ensemble_is_registered_with_all_that_its_sidecar_says(
     sidecar, _ = ModelRegistry(root).find("m")
     assert sidecar.output_names == ["scores", "spread", "low", "high"]
     assert sidecar.calibration == tiny.CALIBRATION
-    card = (root / "m" / "README.md").read_text()
+    card = (root / "m" / "1" / "README.md").read_text()
     for text in ("weighted mean of 3 heads", "hold 90% of new labels", "| `overall` | 0.75 | 40 | 0.900 of 40 |"):
         assert text in card
     assert "| `temporal` | none | 3 |  | 3 residuals are too few |" in card
@@ -362,12 +370,13 @@ def evaluation(exported: Path, **changes: Any) -> dict[str, Any]:
     return {**report, **changes}
 
 
+@pytest.mark.usefixtures("broken_documents")
 def test_metrics_of_this_model_go_into_sidecar_and_card(
     exported: Path, root: Path, put: Callable[..., ModelSidecar], tmp_path: Path
 ) -> None:
     (tmp_path / "eval.json").write_text(json.dumps(evaluation(exported)))
     assert put(exported, metrics=tmp_path / "eval.json").metrics == evaluation(exported)
-    card = (root / "m" / "README.md").read_text()
+    card = (root / "m" / "1" / "README.md").read_text()
     for text in ("0.812 [0.700, 0.900]", "undefined", "labels are few", "split `test`"):
         assert text in card
     assert "nothing is claimed" not in card
@@ -390,4 +399,4 @@ def test_a_registered_file_is_not_registered_again(
 ) -> None:
     put(exported)
     with pytest.raises(UsageError, match="is a registered model"):
-        put(root / "m" / "model.onnx", name="n")
+        put(root / "m" / "1" / "model.onnx", name="n")

@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from vqa_train.core.errors import ConfigError, ModelError
+from vqa_train.core.provenance import RunProvenance
 from vqa_train.core.types import FeatureSpec, OutputSpec, Sampling
 from vqa_train.registry.card import render_card
 from vqa_train.registry.sidecar import ModelSidecar, read_sidecar, sidecar_path, write_sidecar
@@ -22,6 +23,11 @@ SPEC = FeatureSpec(
     outputs=(OutputSpec(name="pooled", shape=(3,)),),
     sampling=Sampling(mode="uniform", n=2),
 )
+PARITY = {
+    "tolerance": 1e-5, "opset": 17, "providers": ["CPUExecutionProvider"],
+    "sets": [{"name": "real", "rows": 3, "max_abs_diff": 1e-7, "max_scaled_diff": 1e-7, "output": "scores"}],
+}  # fmt: skip
+PROVENANCE = RunProvenance("fit", {}).to_json()
 BACKBONE = {"file": "backbones/n.onnx", "sha256": "b" * 64, "bytes": 9, "cached": False, "inputs": {"frames": [2, "h"]}}
 REGISTERED = {"registered": True, "kind": "nr", "dataset": {"name": "d"}, "train_commit": "0123abc", "license": "MIT"}
 
@@ -44,9 +50,9 @@ def value(**changes: Any) -> dict[str, Any]:
         "train_config_hash": "c" * 64,
         "inherited_licenses": {"dataset d": "CC0-1.0"},
         "descends_from_random_weights": False,
-        "parity": {},
+        "parity": PARITY,
         "golden_rows": {"inputs": {"nss": [[0.1, 0.2, 0.3]]}, "scores": [[3.0]]},
-        "run_provenance": {},
+        "run_provenance": PROVENANCE,
     }  # fmt: skip
     return {**base, **changes}
 
@@ -201,6 +207,7 @@ def test_an_interval_without_a_width_needs_no_output() -> None:
     assert "| `overall` | none | 30 |  | too few |" in render_card(sidecar)
 
 
+@pytest.mark.usefixtures("broken_documents")
 def test_a_file_from_before_the_optional_fields_reads_and_is_written_without_them(tmp_path: Path) -> None:
     old = json.loads((Path(__file__).parent / "data" / "model-1.json").read_text())
     sidecar = read_sidecar(Path(__file__).parent / "data" / "model-1.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from vqa_train.backbones.base import BackboneOptions, VideoBackbone
 from vqa_train.backbones.text import SentenceEncoder
 from vqa_train.backbones.text_folder import TextModel
 from vqa_train.core.hashing import sha256_json
+from vqa_train.core.provenance import RunProvenance
 from vqa_train.core.types import FeatureSpec, OutputSpec, Sampling
 from vqa_train.heads.base import ScalingStatistics
 from vqa_train.heads.config import HeadConfig
@@ -35,11 +37,16 @@ from vqa_train.registry.sidecar import (
 )  # fmt: skip
 from vqa_train.weights.manifest import Source, WeightsEntry, WeightsFile
 
-BUILTIN = {"tiny": "tiny_model:TinyBackbone", "tiny-random": "tiny_model:RandomBackbone"}
+BUILTIN = {
+    "tiny": "tiny_model:TinyBackbone",
+    "tiny-random": "tiny_model:RandomBackbone",
+    "tiny-temporal": "tiny_model:TemporalBackbone",
+}
 BUILTIN_TEXT = {"tiny-text": "tiny_model:tiny_text"}
 TARGETS = ["overall", "temporal"]
 TEXT_DIM = 32
 COMMIT = "0123abc"
+PROVENANCE = RunProvenance("fit", {}).to_json()
 CALIBRATION = Calibration(
     level=0.9,
     method="cross",
@@ -88,6 +95,31 @@ class RandomBackbone(TinyBackbone):
 
     name = "tiny-random"
     random_seed = 7
+
+
+class TemporalBackbone(TinyBackbone):
+    """The same, frame by frame: `pooled` has the mean and the deviation over the frames of `temporal`."""
+
+    name = "tiny-temporal"
+
+    def __init__(self, options: BackboneOptions | None = None) -> None:
+        super().__init__(options)
+        names = tuple("abcde")
+        pooled = (*(f"{name}.mean" for name in names), *(f"{name}.std" for name in names))
+        self.spec = replace(
+            self.spec,
+            outputs=(
+                OutputSpec(name="pooled", shape=(10,), names=pooled),
+                OutputSpec(name="temporal", shape=(4, 5), names=names),
+                OutputSpec(name="spread", shape=(5,)),
+            ),
+        )
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (frames,) = inputs
+        steps = self.net(frames.permute(0, 3, 1, 2).float() / 255).mean(dim=(2, 3))
+        spread = steps.std(0, correction=0)
+        return torch.cat([steps.mean(0), spread]), steps, spread
 
 
 def tiny_text(options: BackboneOptions | None = None) -> SentenceEncoder:
@@ -149,24 +181,39 @@ def make_ensemble(*, text: bool) -> ScoringGraph:
 
 
 def export_tiny(
-    path: Path, *, text: bool = False, random: bool = False, ensemble: bool = False, **changes: Any
+    path: Path,
+    *,
+    text: bool = False,
+    random: bool = False,
+    ensemble: bool = False,
+    chosen: dict[str, tuple[Any, str]] | None = None,
+    of: dict[str, str] | None = None,
+    head: nn.Module | None = None,
+    **changes: Any,
 ) -> Path:
-    """NAME.onnx and NAME.json, as `export` writes them; `changes` go into the sidecar."""
-    chosen = backbones(text=text, random=random)
-    dims = {name: extractor.spec.output(output).shape[0] for name, (extractor, output) in chosen.items()}
-    head = make_ensemble(text=text) if ensemble else make_head(text=text)
+    """NAME.onnx and NAME.json, as `export` writes them; `changes` go into the sidecar.
+
+    `chosen` are other inputs than `backbones` gives, for `head`; `of` says which are of the reference.
+    """
+    chosen = chosen or backbones(text=text, random=random)
+    dims = {name: extractor.spec.output(output).shape for name, (extractor, output) in chosen.items()}
+    head = head or (make_ensemble(text=text) if ensemble else make_head(text=text))
     outputs = make_ensemble(text=text).output_names if ensemble else ("scores",)
     exported = export_module(
         head,
-        tuple(torch.zeros(2, dim) for dim in dims.values()),
+        tuple(torch.zeros(2, *dim) for dim in dims.values()),
         path,
         input_names=list(dims),
         output_names=list(outputs),
         dynamic_axes={name: {0: "batch"} for name in (*dims, *outputs)},
-        metadata={INTERVAL_KEY: CALIBRATION.in_graph()} if ensemble else None,
+        metadata={
+            "vqa_train.targets": TARGETS,
+            "vqa_train.fingerprints": {name: extractor.spec.fingerprint for name, (extractor, _) in chosen.items()},
+            **({INTERVAL_KEY: CALIBRATION.in_graph()} if ensemble else {}),
+        },
     )
     rng = np.random.default_rng(1)
-    rows = {name: rng.normal(0, 0.3, (6, dim)).astype(np.float32) for name, dim in dims.items()}
+    rows = {name: rng.normal(0, 0.3, (6, *dim)).astype(np.float32) for name, dim in dims.items()}
     parity = check_parity(
         torch_reference(head, list(dims), outputs), path, rows, missing=ensemble, unbounded=("low", "high")
     )
@@ -177,7 +224,9 @@ def export_tiny(
             backbone=extractor.spec.backbone,
             fingerprint=extractor.spec.fingerprint,
             output=output,
-            dim=dims[name],
+            dim=dims[name][-1],
+            shape=dims[name] if len(dims[name]) > 1 else None,
+            of=(of or {}).get(name),
             spec=extractor.spec.to_json(),
             license=extractor.license,
         )
@@ -201,7 +250,7 @@ def export_tiny(
         "output_names": list(outputs),
         "calibration": CALIBRATION if ensemble else None,
         "members": [MemberFacts(name="head", kind="mlp", models=3, weight=1)] if ensemble else None,
-        "run_provenance": {"entrypoint": "fit"},
+        "run_provenance": PROVENANCE,
     }
     write_sidecar(sidecar_path(path), ModelSidecar(**{**fields, **changes}))
     return path

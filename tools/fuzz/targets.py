@@ -274,8 +274,10 @@ def _read_registry(data: bytes, folder: Path) -> object:
 
 
 def _registry() -> bytes:
-    entry = {"sidecar": "m/model.json", "sidecar_sha256": H, "onnx_sha256": H}
-    return _json({"schema": "vqa-train/registry/1", "models": {"m": entry}})
+    entry = {"sidecar": "m/1/model.json", "sidecar_sha256": H, "onnx_sha256": H, "number": 1}
+    move = {"alias": "champion", "version": "1", "previous": None, "at": "2026-01-01T00:00:00+00:00", "by": "alias"}
+    found = {"versions": {"1": entry}, "aliases": {"champion": "1"}, "moves": [{**move, "evidence": None}]}
+    return _json({"schema": "vqa-train/registry/2", "models": {"m": found}})
 
 
 def _read_weights(data: bytes, folder: Path) -> object:

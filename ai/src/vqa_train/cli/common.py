@@ -17,6 +17,11 @@ from vqa_train.core.errors import ExitCode, VqaError
 EXIT_INTERRUPTED = 130
 """Exit status after Ctrl-C or SIGTERM: what was done is kept, and the same command goes on."""
 
+_EXTRAS = {
+    "pyarrow": "store", "polars": "store", "torch": "train", "onnx": "train", "scipy": "train", "sklearn": "train",
+    "safetensors": "train", "transformers": "backbones", "sentence_transformers": "backbones",
+}  # fmt: skip
+
 JsonOption = Annotated[
     str | None,
     typer.Option("--json", metavar="PATH", help="Write the result as JSON to PATH, or to stdout with '-'."),
@@ -88,6 +93,12 @@ def run(app: typer.Typer) -> None:
             raise
         log(f"error: {error}")
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(str(error.name).partition(".")[0])
+        if debug or extra is None:
+            raise
+        log(f"error: this needs the package {error.name!r}, which is not installed - pip install 'vqa-train[{extra}]'")
+        sys.exit(ExitCode.ERROR)
     except OSError as error:
         if debug:
             raise

@@ -12,15 +12,18 @@ from vqa_train.cli.common import JsonOption, emit_json, log, print_line, print_t
 
 def register(
     model: Annotated[Path, typer.Option(help="NAME.onnx as `export` wrote it, with NAME.json beside it.")],
-    kind: Annotated[Literal["nr", "fr"], typer.Option(help="No-reference or full-reference.")],
     dataset: Annotated[str, typer.Option(help="What it was fitted on: a dataset's name or its manifest.")],
     license: Annotated[str, typer.Option(help="Licence of the model, an SPDX id.")],
     train_commit: Annotated[str, typer.Option(help="Git commit of the code that fitted it.")],
+    kind: Annotated[
+        Literal["nr", "fr"] | None,
+        typer.Option(help="No-reference or full-reference. (default: as its inputs are)"),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name in the registry; default: the exported one.")] = None,
-    version: Annotated[str, typer.Option(help="Version of the model.")] = "1",
+    version: Annotated[str | None, typer.Option(help="Version of the model. (default: the next number)")] = None,
     registry: Annotated[Path, typer.Option(help="Folder of registry.json.")] = Path("model"),
     metrics: Annotated[Path | None, typer.Option(help="JSON that `eval` wrote; goes into sidecar and card.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another model of that name.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another model of that version.")] = False,
     json_path: JsonOption = None,
 ) -> None:
     """Verify an exported head, export its backbones, and publish both under a name."""
@@ -50,11 +53,13 @@ def register(
         onnx = item.backbone_onnx
         size = f"{onnx.bytes / 1e6:.1f} MB{' (in the cache)' if onnx.cached else ''}" if onnx else ""
         dims = "x".join(map(str, item.dims))
-        feature = f"{item.backbone}/{item.output}"
+        feature = f"{item.backbone}/{item.output}{' of the reference' if item.of == 'reference' else ''}"
         rows.append([item.name, feature, dims, item.fingerprint[:12], item.license, size])
     columns = ["input", "feature", "dim", "fingerprint", "licence", "backbone ONNX"]
-    print_table(f"{sidecar.name} -> {registry / sidecar.name} (head sha256 {sidecar.onnx.sha256[:12]})", columns, rows)
+    place = registry / sidecar.name / sidecar.version
+    print_table(f"{sidecar.name}:{sidecar.version} -> {place} (head sha256 {sidecar.onnx.sha256[:12]})", columns, rows)
     prompt = ""
     if sidecar.takes_prompt:
         prompt = ' --prompt "TEXT"' if sidecar.needs_prompt else ' [--prompt "TEXT"]'
-    print_line(f"score with: vqa-score VIDEO --model {sidecar.name} --registry {registry}{prompt}")
+    reference = " --reference REFERENCE" if sidecar.takes_reference else ""
+    print_line(f"score with: vqa-score VIDEO --model {sidecar.name} --registry {registry}{reference}{prompt}")

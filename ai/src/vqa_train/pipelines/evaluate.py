@@ -21,7 +21,7 @@ from vqa_train.onnx.runtime import OnnxModel
 from vqa_train.pipelines.fit_data import with_splits
 from vqa_train.pipelines.seen_rows import seen_rows_warning
 from vqa_train.pipelines.table import FeatureInput, Table, join
-from vqa_train.registry.registry import ModelRegistry
+from vqa_train.registry.locate import locate
 from vqa_train.registry.sidecar import HIGH, LOW, SCORES, ModelSidecar, read_sidecar, sidecar_path
 from vqa_train.store.store import FeatureStore
 
@@ -151,16 +151,17 @@ def evaluate_model(
 
 
 def find_model(model: str, registry: Path) -> tuple[ModelSidecar, Path]:
-    """The sidecar and the ONNX file of a model given as a file or as a registered name.
+    """The sidecar and the ONNX file of a model given as an exported file, or in any way that `registry.locate` takes.
 
     Raises:
         ModelError: no such model, or a sidecar that is missing or changed.
+        UsageError: `model` is neither a name nor a path that exists.
     """
     if model.endswith(".onnx"):
         path = Path(model)
         sidecar = read_sidecar(sidecar_path(path))
         return sidecar, path
-    sidecar, folder = ModelRegistry(registry).find(model)
+    sidecar, folder = locate(model, registry)
     return sidecar, folder / sidecar.onnx.file
 
 
@@ -241,7 +242,7 @@ def _features(videos: Sequence[Video], sidecar: ModelSidecar, store: FeatureStor
                 f"{', '.join(sorted(there.values())) or 'nothing'}",
                 hint="extract with the version and settings of the backbone that the model was trained on",
             )
-        inputs[item.name] = FeatureInput(set=item.fingerprint, output=item.output)
+        inputs[item.name] = FeatureInput(set=item.fingerprint, output=item.output, of=item.of)
     return join(videos, store, inputs, sidecar.targets)
 
 

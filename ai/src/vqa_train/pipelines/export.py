@@ -10,24 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa_train import __version__
-from vqa_train.core.config import parse
 from vqa_train.core.errors import UsageError
 from vqa_train.core.files import display_path
-from vqa_train.heads.checkpoint import load_ensemble
-from vqa_train.heads.ensemble import Ensemble
 from vqa_train.heads.graph import ScoringGraph
 from vqa_train.onnx.export import Exported, export_module
 from vqa_train.onnx.parity import ParityReport, check_parity, torch_reference
 from vqa_train.onnx.runtime import OnnxModel
 from vqa_train.pipelines import runs
 from vqa_train.pipelines.export_sidecar import run_sidecar
+from vqa_train.pipelines.run_graph import run_graph
 from vqa_train.registry.facts import Calibration
 from vqa_train.registry.sidecar import (
-    HIGH,
     INTERVAL_KEY,
-    LOW,
     SCORES,
-    SPREAD,
     GoldenRows,
     OnnxFile,
     sidecar_path,
@@ -83,16 +78,9 @@ def export_run(checkpoint: Path, output: Path, *, opset: int = 17) -> ExportResu
     if output.suffix != ".onnx":
         raise UsageError(f"--output {str(output)!r} must end in .onnx")
     record = runs.open_run(checkpoint)
-    ensemble, _ = load_ensemble(checkpoint / runs.HEAD_FILE)
-    calibration = _calibration(record)
-    graph = ScoringGraph(
-        ensemble,
-        calibration.half_widths if calibration else None,
-        normalised=calibration is not None and calibration.normalised,
-    ).eval()
-    rows = _read_rows(checkpoint / runs.ROWS_FILE)
+    run = run_graph(checkpoint, record)
+    graph, ensemble, calibration, rows, floor = run.graph, run.ensemble, run.calibration, run.rows, run.floor
     names = list(ensemble.inputs)
-    floor = _floor(ensemble, calibration)
     candidate = output.with_suffix(".candidate.onnx")
     try:
         exported = _export(graph, calibration, record, candidate, output.stem, opset)
@@ -103,7 +91,7 @@ def export_run(checkpoint: Path, output: Path, *, opset: int = 17) -> ExportResu
             tolerance=TOLERANCE,
             floor=floor,
             missing=True,
-            unbounded=(LOW, HIGH) if bool(graph.beyond.any()) else (),
+            unbounded=run.unbounded,
         )
         # A replay compares graph with graph; on labels of 0 to 100 rounding is as much larger as they are.
         golden = golden_rows(candidate, rows, tolerance=TOLERANCE * max(1.0, *(f.max() for f in floor.values())))
@@ -174,30 +162,6 @@ def _export(
         metadata=metadata,
         fold=False,
     )
-
-
-def _calibration(record: runs.RunRecord) -> Calibration | None:
-    if record.calibration is None:
-        return None
-    value = {key: entry for key, entry in record.calibration.items() if key != "schema"}
-    return parse(Calibration, value, "the run's calibration")
-
-
-def _floor(ensemble: Ensemble, calibration: Calibration | None) -> dict[str, NDArray[Any]]:
-    """What differences count against, per output (K,): the labels' deviation, times what an interval multiplies."""
-    import torch
-
-    deviation = torch.cat([head.target_std for head in ensemble.heads]).amax(dim=0).double().numpy()
-    widest = np.ones(len(ensemble.targets))
-    if calibration is not None and calibration.normalised:
-        widest += [calibration.half_widths.get(target, 0.0) for target in ensemble.targets]
-    return {SCORES: deviation, SPREAD: deviation, LOW: deviation * widest, HIGH: deviation * widest}
-
-
-def _read_rows(path: Path) -> Rows:
-    from safetensors.numpy import load_file
-
-    return {name: np.asarray(matrix, dtype=np.float32) for name, matrix in load_file(path).items()}
 
 
 def _numbers(matrix: NDArray[Any]) -> list[list[float | None]]:

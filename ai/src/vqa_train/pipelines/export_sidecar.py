@@ -11,7 +11,8 @@ from vqa_train.heads import HEADS
 from vqa_train.heads.ensemble import Ensemble
 from vqa_train.onnx.parity import ParityReport
 from vqa_train.pipelines import runs
-from vqa_train.registry.facts import Calibration, MemberFacts, ProtocolSummary
+from vqa_train.pipelines.training_statistics import STATISTICS_SCHEMA
+from vqa_train.registry.facts import Calibration, MemberFacts, ProtocolSummary, TrainingStatistics
 from vqa_train.registry.sidecar import DatasetRef, GoldenRows, ModelInput, ModelSidecar, OnnxFile
 
 
@@ -37,7 +38,7 @@ def run_sidecar(
 
     Raises:
         RunError: the heads are not those that the record lists.
-        ConfigError: protocol.json does not follow its schema.
+        ConfigError: protocol.json or statistics.json does not follow its schema.
     """
     members = _members(folder, record, ensemble)
     clips = sorted({head.config.clip_sd for head in ensemble.heads})
@@ -66,6 +67,7 @@ def run_sidecar(
         calibration=calibration,
         protocol=_protocol(folder, record),
         scales=record.scales or None,
+        training_statistics=_statistics(folder, record),
         train_config_hash=record.config_sha256,
         inherited_licenses={
             f"dataset {record.dataset['name']}": record.dataset_license,
@@ -86,6 +88,7 @@ def _input(item: runs.RunInput) -> ModelInput:
         backbone=item.spec["backbone"],
         fingerprint=item.fingerprint,
         output=item.output,
+        of=item.of,
         dim=item.dim,
         shape=tuple(item.shape) if len(item.shape) > 1 else None,
         spec=item.spec,
@@ -125,6 +128,17 @@ def _optional_inputs(record: runs.RunRecord) -> list[str] | None:
         for member in record.members
     )
     return names if survives and len(names) > 1 else None
+
+
+def _statistics(folder: Path, record: runs.RunRecord) -> TrainingStatistics | None:
+    """None for a run of before statistics were kept."""
+    if runs.STATISTICS_FILE not in record.files:
+        return None
+    path = folder / runs.STATISTICS_FILE
+    value = load_json(path, "training statistics")
+    if not isinstance(value, dict) or value.pop("schema", None) != STATISTICS_SCHEMA:
+        raise RunError(f"training statistics {str(path)!r} are not of schema {STATISTICS_SCHEMA!r}", hint="fit again")
+    return parse(TrainingStatistics, value, str(path))
 
 
 def _protocol(folder: Path, record: runs.RunRecord) -> ProtocolSummary | None:

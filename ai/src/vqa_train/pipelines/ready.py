@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa_train.core.errors import ModelError, UsageError
-from vqa_train.core.files import atomic_write_bytes
 from vqa_train.core.hashing import seed_from, sha256_json
 from vqa_train.core.provenance import RunProvenance
 from vqa_train.onnx.export import export_module
@@ -20,19 +19,18 @@ from vqa_train.onnx.parity import check_parity, torch_reference
 from vqa_train.onnx.probes import probe_clip
 from vqa_train.onnx.runtime import OnnxModel
 from vqa_train.pipelines.export_backbone import export_extractor
-from vqa_train.pipelines.publish import CARD_FILE, HEAD_FILE, SIDECAR_FILE, publish
-from vqa_train.pipelines.register import pack_backbone
+from vqa_train.pipelines.publish import publish
+from vqa_train.pipelines.register import pack_backbone, write_description
 from vqa_train.registry.cache import ready_models
-from vqa_train.registry.card import render_card
 from vqa_train.registry.registry import ModelRegistry
 from vqa_train.registry.sidecar import (
+    HEAD_FILE,
     SCORES,
     DatasetRef,
     GoldenRows,
     ModelInput,
     ModelSidecar,
     OnnxFile,
-    write_sidecar,
 )
 
 if TYPE_CHECKING:
@@ -105,7 +103,11 @@ def _write(
         output_names=[SCORES],
         dynamic_axes={**{output: {0: "batch"} for output in readout.outputs}, SCORES: {0: "batch"}},
         opset=opset,
-        metadata={"vqa_train.name": spec.backbone, "vqa_train.targets": list(readout.targets)},
+        metadata={
+            "vqa_train.name": spec.backbone,
+            "vqa_train.targets": list(readout.targets),
+            "vqa_train.fingerprints": dict.fromkeys(readout.outputs, spec.fingerprint),
+        },
     )
     rows = _rows(backbone, readout)
     parity = check_parity(
@@ -149,9 +151,7 @@ def _write(
         ),
         run_provenance=RunProvenance(entrypoint="export-backbone", config={"ready": spec.backbone}).to_json(),
     )
-    write_sidecar(staging / SIDECAR_FILE, sidecar)
-    atomic_write_bytes(staging / CARD_FILE, render_card(sidecar).encode("utf-8"))
-    return sidecar
+    return write_description(staging, sidecar)
 
 
 def _rows(backbone: VideoBackbone, readout: Readout) -> dict[str, NDArray[np.float32]]:

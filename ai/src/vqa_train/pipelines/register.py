@@ -18,12 +18,16 @@ from vqa_train.core.provenance import RunProvenance, file_entry
 from vqa_train.onnx.runtime import OnnxModel
 from vqa_train.pipelines.check_head import check_head
 from vqa_train.pipelines.export_backbone import ExportedBackbone, export_backbone
-from vqa_train.pipelines.publish import CARD_FILE, HEAD_FILE, SIDECAR_FILE, publish
+from vqa_train.pipelines.publish import is_registered, next_version, publish
 from vqa_train.pipelines.replay import replay_golden
 from vqa_train.registry.cache import LARGE_BYTES, keep
 from vqa_train.registry.card import render_card
 from vqa_train.registry.registry import ModelRegistry
 from vqa_train.registry.sidecar import (
+    CARD_FILE,
+    HEAD_FILE,
+    SIDECAR_FILE,
+    FileHash,
     Kind,
     ModelInput,
     ModelSidecar,
@@ -43,25 +47,25 @@ class RegisterConfig:
 
     Attributes:
         model: NAME.onnx as `export` wrote it, with NAME.json beside it.
-        kind: "nr" or "fr".
+        kind: "nr" or "fr"; None takes what the inputs say: "fr" where one is of the reference.
         dataset: name of the dataset it was fitted on, or the path of its manifest.
         license: of the model.
         train_commit: git commit (7 to 40 hex digits) of the code that fitted it, or "unknown".
         registry: the folder that holds registry.json.
         name: in the registry; None takes the exported one.
-        version: of the model.
+        version: of the model; None takes the next number, or the version that is this very model.
         metrics: JSON file that `eval` wrote, taken into the sidecar whole.
-        overwrite: replace a model of the same name that differs.
+        overwrite: replace a model of the same name and version that differs.
     """
 
     model: Path
-    kind: Kind
     dataset: str
     license: str
     train_commit: str
+    kind: Kind | None = None
     registry: Path = Path("model")
     name: str | None = None
-    version: str = "1"
+    version: str | None = None
     metrics: Path | None = None
     overwrite: bool = False
 
@@ -79,7 +83,8 @@ def register(config: RegisterConfig, *, log: Callable[[str], None] = lambda _: N
     Raises:
         ModelError: a hash, the graph, a golden row or a backbone differs from what it claims; random weights are
             among its ancestors; the name is taken by another model and `overwrite` is off.
-        UsageError: a malformed name or commit, or a dataset that the model was not fitted on.
+        UsageError: a malformed name or commit, a dataset that the model was not fitted on, or a kind that its inputs
+            do not make it.
         WeightsError: a backbone's weights are missing or wrong.
         OSError: the registry or the cache cannot be written.
     """
@@ -98,9 +103,9 @@ def register(config: RegisterConfig, *, log: Callable[[str], None] = lambda _: N
         atomic_write_bytes(staging / HEAD_FILE, config.model.read_bytes())
         changes = {
             "name": name,
-            "version": config.version,
+            "version": config.version or "1",
             "registered": True,
-            "kind": config.kind,
+            "kind": _kind(config, exported),
             "onnx": {**exported.onnx.model_dump(), "file": HEAD_FILE},
             "inputs": inputs,
             "dataset": _dataset(config, exported),
@@ -110,11 +115,40 @@ def register(config: RegisterConfig, *, log: Callable[[str], None] = lambda _: N
             "run_provenance": {**provenance.to_json(), "parent": exported.run_provenance},
         }
         sidecar = parse(ModelSidecar, {**exported.to_json(), **changes}, f"model {name!r}")
-        write_sidecar(staging / SIDECAR_FILE, sidecar)
-        atomic_write_bytes(staging / CARD_FILE, render_card(sidecar).encode("utf-8"))
-        return publish(ModelRegistry(config.registry), staging, sidecar, overwrite=config.overwrite)
+        registry = ModelRegistry(config.registry)
+        if config.version is None:
+            sidecar = _numbered(registry, sidecar)
+        return publish(registry, staging, write_description(staging, sidecar), overwrite=config.overwrite)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_description(folder: Path, sidecar: ModelSidecar) -> ModelSidecar:
+    """Write the card and the sidecar that names the card's hash; returns that sidecar.
+
+    Raises:
+        OSError: one of them cannot be written.
+    """
+    described = with_card(sidecar)
+    atomic_write_bytes(folder / CARD_FILE, render_card(described).encode("utf-8"))
+    write_sidecar(folder / SIDECAR_FILE, described)
+    return described
+
+
+def with_card(sidecar: ModelSidecar) -> ModelSidecar:
+    """The sidecar with the hash of its card, which is rendered from everything else in it."""
+    card = render_card(sidecar).encode("utf-8")
+    return sidecar.model_copy(update={"card": FileHash(file=CARD_FILE, sha256=sha256_bytes(card), bytes=len(card))})
+
+
+def _numbered(registry: ModelRegistry, sidecar: ModelSidecar) -> ModelSidecar:
+    """With the version that is registered as this very model, else the next number."""
+    found = registry.models().get(sidecar.name)
+    for version in reversed(found.in_order()) if found else ():
+        candidate = sidecar.model_copy(update={"version": version})
+        if is_registered(registry, with_card(candidate)):
+            return candidate
+    return sidecar.model_copy(update={"version": next_version(registry, sidecar.name)})
 
 
 def _check_arguments(config: RegisterConfig, name: str) -> None:
@@ -129,6 +163,18 @@ def _check_arguments(config: RegisterConfig, name: str) -> None:
         )
     if not config.license.strip():
         raise UsageError("--license is empty", hint="an SPDX id such as Apache-2.0")
+
+
+def _kind(config: RegisterConfig, exported: ModelSidecar) -> Kind:
+    """What the inputs make it; a `--kind` must say the same."""
+    kind: Kind = "fr" if exported.takes_reference else "nr"
+    if config.kind not in (None, kind):
+        has = "an input" if kind == "fr" else "no input"
+        raise UsageError(
+            f"--kind {config.kind}: model {exported.name!r} has {has} of the reference, so it is {kind!r}",
+            hint="leave --kind out",
+        )
+    return kind
 
 
 def _read_exported(config: RegisterConfig) -> ModelSidecar:

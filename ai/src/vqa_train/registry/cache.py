@@ -50,12 +50,14 @@ def _copy(source: Path, target: Path) -> None:
     atomic_write(target, copy)
 
 
-def find_cached(sha256: str, *, size: int, what: str, remedy: str) -> Path:
-    """The cached file with this hash; its bytes are verified by whoever loads it.
+def find_cached(sha256: str, *, size: int, what: str, remedy: str, beside: Path | None = None) -> Path:
+    """The file with this hash in a bundle's folder `beside` or else in the cache; whoever loads it verifies its bytes.
 
     Raises:
-        ModelError: it is not in the cache; says its name, hash and size and how to get it (`remedy`).
+        ModelError: it is not there; says its name, hash and size and how to get it (`remedy`).
     """
+    if beside is not None and (beside / f"{sha256}.onnx").is_file():
+        return beside / f"{sha256}.onnx"
     path = onnx_cache_path(sha256)
     if not path.is_file():
         raise ModelError(

@@ -22,6 +22,7 @@ def render_card(sidecar: ModelSidecar) -> str:
         _metrics(sidecar),
         _protocol(sidecar),
         _intervals(sidecar),
+        _precision(sidecar),
         _limits(sidecar),
         _identity(sidecar),
     )
@@ -31,7 +32,8 @@ def render_card(sidecar: ModelSidecar) -> str:
 def _head(sidecar: ModelSidecar) -> str:
     targets = ", ".join(f"`{target}`" for target in sidecar.targets)
     kind = _KINDS[sidecar.kind] if sidecar.kind else "unregistered"
-    return f"# {sidecar.name}\n\nA {kind} video-quality model. It predicts {targets}, {_words(sidecar.direction)}."
+    title = f"# {sidecar.name}, version {sidecar.version}"
+    return f"{title}\n\nA {kind} video-quality model. It predicts {targets}, {_words(sidecar.direction)}."
 
 
 def _use(sidecar: ModelSidecar) -> str:
@@ -53,7 +55,7 @@ def _inputs(sidecar: ModelSidecar) -> str:
     rows = [
         [
             f"`{i.name}`",
-            f"{i.backbone} / {i.output}",
+            f"{i.backbone} / {i.output}{' of the reference' if i.of == 'reference' else ''}",
             "x".join(map(str, i.dims)),
             i.fingerprint[:12],
             _where(i.backbone_onnx),
@@ -173,6 +175,22 @@ def _intervals(sidecar: ModelSidecar) -> str:
         f"{100 * found.level:g}% of new labels of videos like those it was fitted on (split-conformal, residuals of "
         f"{method}).\n\n" + _table(["target", "half width", "residuals", "held-out labels inside", "note"], rows)
     )
+
+
+def _precision(sidecar: ModelSidecar) -> str:
+    found = sidecar.quantization
+    if found is None:
+        return ""
+    cost = [
+        f"- `{target}`: SROCC {_number(one['srocc'][0])} to {_number(one['srocc'][1])}, RMSE "
+        f"{_number(one['rmse'][0])} to {_number(one['rmse'][1])}, on {one['rows']} held-out rows"
+        for target, one in (found.get("targets") or {}).items()
+    ]
+    text = (
+        f"## Precision\n\nIts weights are int8 ({found.get('method')} quantisation of the graph with sha256 "
+        f"`{str(found.get('of'))[:12]}`)."
+    )
+    return "\n\n".join([f"{text} What that changed, from floating point:", "\n".join(cost)]) if cost else text
 
 
 def _limits(sidecar: ModelSidecar) -> str:

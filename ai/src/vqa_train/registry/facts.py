@@ -1,10 +1,10 @@
-"""What a sidecar says of how a model came about: members, calibration of its intervals, results on held-out rows."""
+"""What a sidecar says of how a model came about: members, calibration, held-out results, training statistics."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from vqa_train.core.config import StrictModel
 
@@ -100,3 +100,67 @@ class ProtocolSummary(StrictModel):
     folds: int = Field(ge=1)
     metrics: dict[str, dict[str, MetricSummary]]
     warnings: list[str] = Field(default_factory=list)
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class InputStatistics(StrictModel):
+    """Finite values of one input over the training rows, per column of its last axis; a column without any has zeros.
+
+    Attributes:
+        rows: training rows that have the input.
+        missing: share of values that are NaN or infinite, rows without the input among them; 0..1.
+        mean, std: of the values; the deviation is that of the population.
+        low, high: smallest and largest value.
+    """
+
+    rows: int = Field(ge=0)
+    missing: float = Field(default=0.0, ge=0, le=1)
+    mean: list[Finite]
+    std: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    low: list[Finite]
+    high: list[Finite]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> InputStatistics:
+        if len({len(self.mean), len(self.std), len(self.low), len(self.high)}) != 1:
+            raise ValueError("mean, std, low and high have different lengths")
+        return self
+
+
+class ScoreStatistics(StrictModel):
+    """The model's own scores of one target on its training rows.
+
+    Attributes:
+        rows: how many.
+        effective: independent rows that would know their mean as well: fewer where scores of one content are alike.
+        mean, std, low, high: of the scores.
+        deciles: the nine inner edges of ten bins, rising.
+        counts: scores per bin, each with its upper edge; a tenth of `rows` each, unless scores are alike.
+    """
+
+    rows: int = Field(ge=1)
+    effective: float = Field(gt=0, allow_inf_nan=False)
+    mean: Finite
+    std: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    low: Finite
+    high: Finite
+    deciles: list[Finite] = Field(min_length=9, max_length=9)
+    counts: list[Annotated[int, Field(ge=0)]] = Field(min_length=10, max_length=10)
+
+
+class TrainingStatistics(StrictModel):
+    """What drift is measured against.
+
+    Attributes:
+        rows: rows that took part in the fit, training and validation.
+        groups: different contents among them; rows of one group are not independent.
+        inputs: input name -> its columns.
+        scores: target -> the model's scores.
+    """
+
+    rows: int = Field(ge=1)
+    groups: int = Field(ge=1)
+    inputs: dict[str, InputStatistics]
+    scores: dict[str, ScoreStatistics]

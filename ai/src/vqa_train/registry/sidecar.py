@@ -11,9 +11,12 @@ from vqa_train.core.config import StrictModel, load_json, parse
 from vqa_train.core.errors import ModelError
 from vqa_train.core.files import atomic_write_json
 from vqa_train.core.types import FeatureSpec
-from vqa_train.registry.facts import Calibration, MemberFacts, ProtocolSummary
+from vqa_train.registry.facts import Calibration, MemberFacts, ProtocolSummary, TrainingStatistics
+from vqa_train.registry.reference import NAME_PATTERN
 
 SIDECAR_SCHEMA = "vqa-train/model/1"
+HEAD_FILE, SIDECAR_FILE, CARD_FILE = "model.onnx", "model.json", "README.md"
+"""Names inside the folder of a registered model."""
 SCORES, SPREAD, LOW, HIGH = "scores", "spread", "low", "high"
 OUTPUTS = ((SCORES,), (SCORES, SPREAD), (SCORES, LOW, HIGH), (SCORES, SPREAD, LOW, HIGH))
 """Outputs that a head's graph may have, each float32 (N, targets)."""
@@ -21,7 +24,7 @@ INTERVAL_KEY = "vqa_train.interval"
 """Key of the metadata that says which half widths a graph was built with, as `Calibration.in_graph` gives them."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
+ModelName = Annotated[str, StringConstraints(pattern=rf"^{NAME_PATTERN}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{7,40}|unknown)$")]
 Direction = Literal["higher_is_better", "lower_is_better"]
 Kind = Literal["nr", "fr"]
@@ -29,7 +32,18 @@ Range = tuple[float, float]
 
 
 # Left out of the file where not set, so that a reader that does not know them reads every model without them.
-_LATER = {"shape", "outputs", "optional_inputs", "datasets", "members", "calibration", "protocol", "scales"}
+_LATER = {
+    "shape", "of", "outputs", "optional_inputs", "datasets", "members", "calibration", "protocol", "scales", "card",
+    "training_statistics", "quantization",
+}  # fmt: skip
+
+
+class FileHash(StrictModel):
+    """A file beside the sidecar: relative path, hash and size of its bytes."""
+
+    file: str
+    sha256: Sha256
+    bytes: int
 
 
 class OnnxFile(StrictModel):
@@ -82,6 +96,7 @@ class ModelInput(StrictModel):
         output: which output of the backbone.
         dim: length of the last axis.
         shape: of one row where it is no vector, (T, D).
+        of: "reference" where it is the feature of the video's reference; None for the video itself.
         spec: the feature spec whole; its recomputed fingerprint must be `fingerprint`.
         license: of the backbone's weights.
         backbone_onnx, tokenizer: set by `register`; a tokenizer for text only.
@@ -94,6 +109,7 @@ class ModelInput(StrictModel):
     output: str
     dim: int = Field(gt=0)
     shape: tuple[Annotated[int, Field(gt=0)], ...] | None = None
+    of: Literal["reference"] | None = None
     spec: dict[str, Any]
     license: str
     backbone_onnx: BackboneOnnx | None = None
@@ -171,6 +187,9 @@ class ModelSidecar(StrictModel):
         calibration: where the intervals `low` to `high` come from.
         protocol: how the recipe did on rows that it was not fitted on.
         scales: dataset -> target -> its map from the scale of the scores, where several datasets were joined.
+        card: the model card; `register` sets it.
+        training_statistics: of the rows that it was fitted on, which drift is measured against.
+        quantization: how the graph was made from one in floating point, and what that cost.
         inherited_licenses: source (dataset or feature set) -> licence.
         metrics: what `eval` reported, as it reported it.
         parity: the report of the export's parity check.
@@ -180,7 +199,7 @@ class ModelSidecar(StrictModel):
 
     schema_version: Literal["vqa-train/model/1"] = "vqa-train/model/1"
     name: ModelName
-    version: str = "1"
+    version: ModelName = "1"
     registered: bool = False
     kind: Kind | None = None
     onnx: OnnxFile
@@ -198,6 +217,9 @@ class ModelSidecar(StrictModel):
     calibration: Calibration | None = None
     protocol: ProtocolSummary | None = None
     scales: dict[str, dict[str, dict[str, Any]]] | None = None
+    card: FileHash | None = None
+    training_statistics: TrainingStatistics | None = None
+    quantization: dict[str, Any] | None = None
     train_commit: Commit | None = None
     train_config_hash: Sha256
     license: str | None = None
@@ -249,6 +271,11 @@ class ModelSidecar(StrictModel):
             raise ValueError(f"a registered model lacks {', '.join(lacking)}")
 
     @property
+    def takes_reference(self) -> bool:
+        """Whether features of a reference video go into the scores."""
+        return any(item.of == "reference" for item in self.inputs)
+
+    @property
     def takes_prompt(self) -> bool:
         """Whether a text beside the video goes into the scores."""
         return any(item.modality == "text" for item in self.inputs)
@@ -284,7 +311,7 @@ def write_sidecar(path: Path, sidecar: ModelSidecar) -> None:
     Raises:
         OSError: it cannot be written; what was there is unchanged.
     """
-    atomic_write_json(path, sidecar.to_json())
+    atomic_write_json(path, sidecar.to_json(), numbers_inline=True)
 
 
 def read_sidecar(path: Path) -> ModelSidecar:
