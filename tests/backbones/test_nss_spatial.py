@@ -38,8 +38,7 @@ def frame(*planes: NDArray[np.float64]) -> Tensor:
 
 
 def features(rgb: Tensor) -> Features:
-    luma = nss_spatial.luma_of(rgb)
-    fitted = nss_spatial.spatial_features(luma, *nss_spatial.chroma_of(rgb, luma)).fitted()
+    fitted = nss_spatial.spatial_features(*nss_spatial.planes_of(rgb)).fitted()
     return {name: value[0] for name, value in fitted.items()}
 
 
@@ -56,8 +55,8 @@ def test_luma_and_chroma_are_bt601() -> None:
     rgb = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 10, 12, 3), dtype=np.uint8))
     matrix = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
     y, cb, cr = np.moveaxis(rgb.numpy() @ matrix.T, -1, 0)
-    luma = nss_spatial.luma_of(rgb)
-    blue, red = nss_spatial.chroma_of(rgb, luma)
+    luma, blue, red = nss_spatial.planes_of(rgb)
+    assert torch.equal(luma, nss_spatial.luma_of(rgb))
     np.testing.assert_allclose(luma, y - 128, atol=1e-4)
     for found, full in ((blue, cb), (red, cr)):
         np.testing.assert_allclose(found, full.reshape(2, 5, 2, 6, 2).mean((2, 4)), atol=1e-3)
@@ -227,8 +226,7 @@ def test_constant_planes_have_no_noise_no_bands_and_no_blocks() -> None:
 
 def test_frames_of_a_batch_are_measured_apart() -> None:
     rgb = torch.cat([frame(picture(seed)) for seed in (5, 6)])
-    luma = nss_spatial.luma_of(rgb)
-    together = nss_spatial.spatial_features(luma, *nss_spatial.chroma_of(rgb, luma)).fitted()
+    together = nss_spatial.spatial_features(*nss_spatial.planes_of(rgb)).fitted()
     for i in range(2):
         for name, value in features(rgb[i : i + 1]).items():
             assert together[name][i].item() == pytest.approx(value.item(), rel=1e-4, abs=1e-4), name

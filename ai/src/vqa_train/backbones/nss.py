@@ -11,7 +11,7 @@ from torch.onnx import is_in_onnx_export, operators
 from vqa_train.backbones.base import BackboneOptions, VideoBackbone
 from vqa_train.backbones.graph_loop import export_map
 from vqa_train.backbones.nss_names import MEASURED_NAMES, PER_BURST, PER_CLIP, POOLED_NAMES, TEMPORAL_NAMES
-from vqa_train.backbones.nss_spatial import chroma_of, luma_of, spatial_features
+from vqa_train.backbones.nss_spatial import luma_of, planes_of, spatial_features
 from vqa_train.backbones.nss_statistics import quantile
 from vqa_train.backbones.nss_temporal import burst_series, difference_features, motion_features, split_series
 from vqa_train.core.errors import MediaError, Reason
@@ -95,8 +95,8 @@ class NssBackbone(VideoBackbone):
 def _measure(frames: Tensor) -> Tensor:
     """Statistics of each burst's key pair, then series of each burst, from uint8 (N, BURST, H, W, 3); (N, K)."""
     key, after, coarse = _windows(frames)
-    luma = luma_of(key)
-    measured = spatial_features(luma, *chroma_of(key, luma))
+    luma, cb, cr = planes_of(key)
+    measured = spatial_features(luma, cb, cr)
     measured |= difference_features(luma, luma_of(after))
     values = measured.fitted()
     columns = torch.stack([values[name] for name in MEASURED_NAMES], 1)

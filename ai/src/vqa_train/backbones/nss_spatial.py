@@ -33,14 +33,21 @@ def luma_of(rgb: Tensor) -> Tensor:
 
     Centred so that local variances lose little to rounding in float32.
     """
-    return rgb[..., 0].float() * 0.299 + rgb[..., 1].float() * 0.587 + rgb[..., 2].float() * 0.114 - 128.0
+    # Taken apart at once: picked one by one, each channel costs onnxruntime several times as much.
+    red, green, blue = rgb.unbind(-1)
+    return _luma(red.float(), green.float(), blue.float())
 
 
-def chroma_of(rgb: Tensor, luma: Tensor) -> tuple[Tensor, Tensor]:
-    """Cb and Cr at half size, (N, H // 2, W // 2), from uint8 RGB (N, H, W, 3) and its luma."""
-    red, blue = rgb[..., 0].float(), rgb[..., 2].float()
+def _luma(red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
+    return red * 0.299 + green * 0.587 + blue * 0.114 - 128.0
+
+
+def planes_of(rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Luma as `luma_of`, Cb and Cr at half size, (N, H // 2, W // 2), from uint8 RGB (N, H, W, 3)."""
+    red, green, blue = (channel.float() for channel in rgb.unbind(-1))
+    luma = _luma(red, green, blue)
     shifted = luma + 128.0
-    return halve(blue - shifted) * (0.5 / 0.886), halve(red - shifted) * (0.5 / 0.701)
+    return luma, halve(blue - shifted) * (0.5 / 0.886), halve(red - shifted) * (0.5 / 0.701)
 
 
 def mscn_moments(prefix: str, mscn: Tensor, *, diagonals: bool = True) -> Measured:
@@ -146,7 +153,7 @@ def colour_features(luma: Tensor, cb: Tensor, cr: Tensor) -> Features:
 
 
 def spatial_features(luma: Tensor, cb: Tensor, cr: Tensor) -> Measured:
-    """Everything about frames given as `luma_of` and `chroma_of` planes."""
+    """Everything about frames given as `planes_of` gives them."""
     measured = Measured(colour_features(luma, cb, cr))
     planes = (luma, halve(luma), halve(halve(luma)))
     slopes = []

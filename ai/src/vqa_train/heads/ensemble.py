@@ -73,6 +73,9 @@ class Ensemble(nn.Module):
         Args:
             inputs: float32 (N, *shape), one per name in `self.inputs`, in that order.
         """
+        if not self.states_spread:
+            scores = self.heads[0](*inputs)
+            return scores, torch.zeros_like(scores)
         raws = [(head, head.raw(*inputs)) for head in self.heads]
         scores = torch.cat([head.scores(raw) for head, raw in raws])
         weight = self.weight.view(-1, 1, 1)

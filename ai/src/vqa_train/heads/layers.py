@@ -67,6 +67,20 @@ class Perceptron(nn.Module):
             x = torch.baddbmm(bias.unsqueeze(1), x, weight)
         return x
 
+    def run_one(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """`run` of one model for inference, times `scale` plus `shift`: (N, widths[0]) to (N, widths[-1]).
+
+        The two, (1, widths[-1]), go into the last layer's weights: a runtime does that once, when it loads the graph.
+        """
+        activation = ACTIVATIONS[self.activation]
+        last = len(self.weights) - 1
+        for number, (weights, biases) in enumerate(zip(self.weights, self.biases, strict=True)):
+            weight, bias = weights.squeeze(0), biases
+            if number == last:
+                weight, bias = weight * scale, bias * scale + shift
+            x = torch.addmm(bias, activation(x) if number else x, weight)
+        return x
+
     @torch.no_grad()
     def initialise(self, generators: Sequence[torch.Generator]) -> None:
         """Weights as `draw_uniform`, biases 0."""

@@ -35,6 +35,12 @@ class MlpHead(Head):
         """(M, N, C) standardised to (M, N, W)."""
         return self.layers.run(x, noise, dropout)
 
+    def scores_of_one(self, x: Tensor) -> Tensor:
+        """As `Head.scores_of_one`."""
+        if self.config.output != "point":
+            return super().scores_of_one(x)
+        return self.layers.run_one(x, self.target_std, self.target_mean)
+
     @torch.no_grad()
     def initialise(self, generators: Sequence[torch.Generator]) -> None:
         """As `Perceptron.initialise`."""

@@ -86,10 +86,9 @@ def check_parity(
         ModelError: a difference over the tolerance, a NaN or infinity, another shape, other outputs, or a check that
             could not fail: no rows, rows that are all zero, an input or a score that is the same for every row.
     """
-    _refuse_vacuous_rows(real_rows)
     model = OnnxModel(onnx_path, providers=providers)
     sets = []
-    for name, rows in _row_sets(real_rows, model.sha256, missing=missing).items():
+    for name, rows in row_sets(real_rows, model.sha256, missing=missing).items():
         expected = {output: np.asarray(values) for output, values in reference(rows).items()}
         if list(expected) != list(model.outputs):
             raise ModelError(f"{onnx_path.name!r} has outputs {list(model.outputs)}, torch gives {list(expected)}")
@@ -141,13 +140,9 @@ def compare(
     """
     if expected.shape != got.shape:
         raise ModelError(f"parity of {what!r} on {name} rows: torch gives {expected.shape}, onnxruntime {got.shape}")
-    same = np.isinf(expected) & (expected == got) & unbounded
-    if not ((np.isfinite(expected) & np.isfinite(got)) | same).all():
+    report = measure(name, expected, got, scale=scale, unbounded=unbounded, output=output)
+    if np.isnan(report.max_abs_diff):
         raise ModelError(f"parity of {what!r} on {name} rows: an output is NaN or infinite: {output}")
-    ours, theirs = (np.where(same, 0.0, values).astype(np.float64) for values in (expected, got))
-    difference = np.abs(ours - theirs)
-    scaled = difference / (np.maximum(1.0, np.abs(ours)) if scale is None else scale)
-    report = ParitySet(name, len(expected), float(difference.max()), float(scaled.max()), output)
     if report.max_scaled_diff > tolerance:
         raise ModelError(
             f"parity of {what!r} fails on {name} rows: torch and onnxruntime differ by {report.max_abs_diff:.3g} "
@@ -155,6 +150,26 @@ def compare(
             hint="the exported graph computes something else than the module",
         )
     return report
+
+
+def measure(
+    name: str,
+    expected: NDArray[Any],
+    got: NDArray[Any],
+    *,
+    scale: NDArray[Any] | None = None,
+    unbounded: bool = False,
+    output: str = "scores",
+) -> ParitySet:
+    """The differences of one output over one set of rows, of equal shape; NaN where either side has a NaN, or an
+    infinity that the other lacks or that `unbounded` does not allow. Arguments as for `compare`."""
+    same = np.isinf(expected) & (expected == got) & unbounded
+    if not ((np.isfinite(expected) & np.isfinite(got)) | same).all():
+        return ParitySet(name, len(expected), float("nan"), float("nan"), output)
+    ours, theirs = (np.where(same, 0.0, values).astype(np.float64) for values in (expected, got))
+    difference = np.abs(ours - theirs)
+    scaled = difference / (np.maximum(1.0, np.abs(ours)) if scale is None else scale)
+    return ParitySet(name, len(expected), float(difference.max()), float(scaled.max()), output)
 
 
 def torch_reference(
@@ -189,7 +204,18 @@ def _refuse_vacuous_rows(rows: Rows) -> None:
             raise ModelError(f"parity was given the same row {len(array)} times for input {name!r}")
 
 
-def _row_sets(real: Rows, sha256: str, *, missing: bool) -> dict[str, dict[str, NDArray[np.float32]]]:
+def row_sets(real: Rows, sha256: str, *, missing: bool) -> dict[str, dict[str, NDArray[np.float32]]]:
+    """Rows to compare on: `real`, `random`, `extremes` and, with `missing`, rows that lack inputs or parts of them.
+
+    Args:
+        real: input name -> float32 (N, ...), rows as they occur in the store.
+        sha256: of the graph; it decides the random rows.
+        missing: NaN and infinity are inputs too.
+
+    Raises:
+        ModelError: rows on which no check could fail: none, all zero, all the same.
+    """
+    _refuse_vacuous_rows(real)
     random, extremes = {}, {}
     for name, given in real.items():
         rng = np.random.default_rng(seed_from("parity", sha256, name))

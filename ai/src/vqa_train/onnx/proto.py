@@ -25,7 +25,8 @@ _NESTED: dict[str, dict[int, str]] = {
 }
 _TENSOR_NAME, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 8, 13, 14
 _MODEL_IR_VERSION, _MODEL_OPSET_IMPORT, _MODEL_METADATA = 1, 8, 14
-_MAX_DEPTH = 32
+MAX_DEPTH = 32
+"""Messages within messages; more is refused."""
 
 
 @dataclass
@@ -56,11 +57,11 @@ def read_facts(data: bytes) -> OnnxFacts:
     facts = OnnxFacts()
     try:
         view = memoryview(data)
-        for number, value in _fields(view):
+        for number, value in fields(view):
             if number == _MODEL_IR_VERSION and isinstance(value, int):
                 facts.ir_version = value
             elif number == _MODEL_OPSET_IMPORT and not isinstance(value, int):
-                domain, version = _opset(value)
+                domain, version = opset_entry(value)
                 if domain in ("", "ai.onnx"):
                     facts.opset = version
             elif number == _MODEL_METADATA and not isinstance(value, int):
@@ -75,20 +76,20 @@ def read_facts(data: bytes) -> OnnxFacts:
 
 
 def _walk(view: memoryview, message: str, facts: OnnxFacts, depth: int) -> None:
-    if depth > _MAX_DEPTH:
+    if depth > MAX_DEPTH:
         raise ValueError("messages are nested too deeply")
     if message == "tensor":
         _look_at_tensor(view, facts)
         return
     nested = _NESTED[message]
-    for number, value in _fields(view):
+    for number, value in fields(view):
         if number in nested and not isinstance(value, int):
             _walk(value, nested[number], facts, depth + 1)
 
 
 def _look_at_tensor(view: memoryview, facts: OnnxFacts) -> None:
     name, external = "", False
-    for number, value in _fields(view):
+    for number, value in fields(view):
         if number == _TENSOR_NAME and not isinstance(value, int):
             name = bytes(value).decode("utf-8", "replace")
         elif number == _TENSOR_EXTERNAL_DATA and not isinstance(value, int):
@@ -104,13 +105,14 @@ def _look_at_tensor(view: memoryview, facts: OnnxFacts) -> None:
 
 def _pair(view: memoryview) -> tuple[str, str]:
     """Key and value of a StringStringEntryProto."""
-    texts = {n: bytes(v).decode("utf-8", "replace") for n, v in _fields(view) if not isinstance(v, int)}
+    texts = {n: bytes(v).decode("utf-8", "replace") for n, v in fields(view) if not isinstance(v, int)}
     return texts.get(1, ""), texts.get(2, "")
 
 
-def _opset(view: memoryview) -> tuple[str, int]:
+def opset_entry(view: memoryview) -> tuple[str, int]:
+    """Domain and version of an OperatorSetIdProto."""
     domain, version = "", 0
-    for number, value in _fields(view):
+    for number, value in fields(view):
         if number == 1 and not isinstance(value, int):
             domain = bytes(value).decode("utf-8", "replace")
         elif number == 2 and isinstance(value, int):
@@ -118,7 +120,7 @@ def _opset(view: memoryview) -> tuple[str, int]:
     return domain, version
 
 
-def _fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """(field number, value) of one message; numbers for the fixed-width and varint types, bytes for the rest."""
     position = 0
     while position < len(view):
