@@ -99,6 +99,7 @@ def compare_rows(
     groups: Sequence[str] | None,
     mapping: str,
     resamples: int,
+    level: float = 0.95,
 ) -> list[Comparison]:
     """Paired bootstrap of every pair of models.
 
@@ -110,6 +111,7 @@ def compare_rows(
         groups: (n,) whole groups are drawn; None: rows.
         mapping: fitted for mapped metrics.
         resamples: of the bootstrap; fewer for KROCC over many rows.
+        level: of the intervals.
     """
     found: list[Comparison] = []
     for metric in metrics:
@@ -127,6 +129,7 @@ def compare_rows(
                 (measures[first], measures[second]),
                 groups=groups,
                 resamples=max(count, 1),
+                level=level,
             )
             family.append(_comparison(name, metric, plain, "bootstrap", (first, second), values, difference))
         found += _corrected(family)

@@ -74,6 +74,7 @@ def compare(
     split: str = "test",
     mapping: str = "logistic4",
     resamples: int = 2000,
+    level: float = 0.95,
 ) -> CompareResult:
     """Test the difference of every pair of models.
 
@@ -87,6 +88,7 @@ def compare(
         split: rows of tables without folds that have a column `split`.
         mapping: for mapped metrics.
         resamples: of the bootstrap.
+        level: of the bootstrap's intervals.
 
     Raises:
         UsageError: fewer than two models, unknown names, folds or labels that differ, no row in common.
@@ -125,7 +127,14 @@ def compare(
         if once:
             inside = None if groups is None else [group for group, there in zip(groups, complete, strict=True) if there]
             comparisons += compare_rows(
-                rows, labels[complete], metrics, name=target, groups=inside, mapping=mapping, resamples=resamples
+                rows,
+                labels[complete],
+                metrics,
+                name=target,
+                groups=inside,
+                mapping=mapping,
+                resamples=resamples,
+                level=level,
             )
     provenance = RunProvenance(
         entrypoint="compare",
