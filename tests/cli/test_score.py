@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import importlib
 import io
 import json
+import os
+import select
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 
@@ -73,7 +80,8 @@ def videos(write_video: Callable[..., Path], tmp_path: Path) -> Path:
 def run(registry: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     def run(*arguments: str | Path, model: str = "video") -> tuple[int, str, str]:
         monkeypatch.chdir(tmp_path)
-        call = ["vqa-score", *map(str, arguments), "--model", model, "--registry", str(registry)]
+        # One thread, so one decoding process to start.
+        call = ["vqa-score", "--threads", "1", *map(str, arguments), "--model", model, "--registry", str(registry)]
         monkeypatch.setattr(sys, "argv", call)
         with pytest.raises(SystemExit) as caught:
             command.main()
@@ -81,6 +89,32 @@ def run(registry: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return int(caught.value.code or 0), out, err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def other_kinds(tiny: ModuleType, registry: Path) -> Path:
+    """The same registry with `full` (against a reference), `curved` (a timeline) and `sure` (with an interval)."""
+    import torch
+
+    from vqa_train.pipelines.register import RegisterConfig, register
+
+    still, temporal = tiny.TinyBackbone(), tiny.TemporalBackbone()
+    torch.manual_seed(2)
+    kinds = {
+        "full": {
+            "chosen": {"look": (still, "pooled"), "pristine": (still, "pooled")},
+            "of": {"pristine": "reference"},
+            "head": tiny.TinyHead(10),
+        },
+        "curved": {"chosen": {"look": (temporal, "pooled")}, "head": tiny.TinyHead(10)},
+        "sure": {"ensemble": True},
+    }
+    for name, options in kinds.items():
+        path = tiny.export_tiny(registry / f"{name}.onnx", **options)
+        register(
+            RegisterConfig(model=path, dataset="ladder", license="MIT", train_commit=tiny.COMMIT, registry=registry)
+        )
+    return registry
 
 
 def test_a_table_has_score_range_and_direction(run: Run, videos: Path, tiny: ModuleType) -> None:
@@ -99,7 +133,7 @@ def test_json_has_everything_and_a_schema(run: Run, videos: Path, tiny: ModuleTy
     assert report["model"]["direction"] == "higher_is_better"
     assert report["model"]["mos_range"] == {"overall": [1, 5], "temporal": [1, 5]}
     assert report["results"][0]["scores"] == pytest.approx(tiny.torch_scores(videos / "a.MP4"), abs=1e-4)
-    assert report["counts"] == {"inputs": 1, "scored": 1, "failed": 0}
+    assert report["counts"] == {"inputs": 1, "scored": 1, "failed": 0, "tripped": 0}
 
 
 def test_csv_keeps_commas_in_names_and_one_row_per_video(run: Run, videos: Path) -> None:
@@ -166,7 +200,7 @@ def test_a_bad_file_is_a_record_and_a_line_and_the_rest_go_on(run: Run, videos: 
     code, out, err = run(videos, "--format", "json")
     report = json.loads(out)
     assert code == 4
-    assert report["counts"] == {"inputs": 4, "scored": 3, "failed": 1}
+    assert report["counts"] == {"inputs": 4, "scored": 3, "failed": 1, "tripped": 0}
     (failure,) = report["failures"]
     assert failure["video"].endswith("broken.mp4")
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
@@ -272,3 +306,239 @@ def test_the_script_scores_where_torch_cannot_be_imported(registry: Path, videos
     assert done.returncode == 0, done.stderr
     scores = json.loads(done.stdout)["results"][0]["scores"]
     assert scores == pytest.approx(tiny.torch_scores(videos / "a.MP4"), abs=1e-4)
+
+
+def test_a_timeline_is_in_every_form_and_drawn(run: Run, videos: Path, tmp_path: Path, other_kinds: Path) -> None:
+    code, out, _ = run(videos, "--format", "json", "--timeline-plot", tmp_path / "plots", model="curved")
+    report = json.loads(out)
+    assert code == 0
+    assert [result["timeline"]["times"] for result in report["results"]] == [[0.0]] * 3  # under a second each
+    first = report["results"][0]
+    assert first["timeline"]["scores"]["overall"] == pytest.approx([first["scores"]["overall"]], abs=1e-4)
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["a.MP4.svg", "b, ü.mp4.svg", "c.mkv.svg"]
+    row = next(csv.DictReader(io.StringIO(run(videos / "a.MP4", "--timeline", "--format", "csv", model="curved")[1])))
+    assert float(row["overall_worst"]) == pytest.approx(first["scores"]["overall"], abs=1e-4)
+    assert row["overall_worst_at_s"] == "0"
+    code, out, _ = run(videos / "a.MP4", "--timeline-plot", tmp_path / "one.svg", model="curved")
+    assert code == 0
+    assert "worst overall" in out
+    assert (tmp_path / "one.svg").read_text().startswith("<svg")
+
+
+def test_videos_of_one_name_have_drawings_of_their_own(
+    run: Run, videos: Path, tmp_path: Path, other_kinds: Path, write_video: Callable[..., Path]
+) -> None:
+    write_video(videos / "sub" / "a.MP4", frames=10, size=(64, 80), seed=7)
+    assert run(videos, "--timeline-plot", tmp_path / "plots", model="curved")[0] == 0
+    one, two = ((tmp_path / "plots" / name).read_text() for name in ("a.MP4.svg", "a.MP4.2.svg"))
+    assert one != two
+
+
+def test_a_threshold_names_the_videos_and_counts_more_than_a_failure(
+    run: Run, videos: Path, tiny: ModuleType, other_kinds: Path
+) -> None:
+    scores = {path: tiny.torch_scores(path)["overall"] for path in (videos / "a.MP4", videos / "b, ü.mp4")}
+    (bad, low), (_, high) = sorted(scores.items(), key=lambda item: item[1])
+    limit = f"overall<{(low + high) / 2:.6f}"
+    code, out, err = run(*scores, "--threshold", limit, "--threshold", "temporal>99", "--format", "json")
+    report = json.loads(out)
+    assert code == 3
+    assert {result["video"]: result["tripped"] for result in report["results"]} == {
+        str(path): [limit] if path == bad else [] for path in scores
+    }
+    assert report["thresholds"] == [limit, "temporal>99"]
+    assert report["counts"]["tripped"] == 1
+    assert f"threshold: {bad}: overall {low:.3f} < " in err
+    assert run(*scores, "--threshold", "overall<-99")[0] == 0
+    assert run(*scores, "none.mp4", "--threshold", limit)[0] == 3
+    assert run(*scores, "none.mp4", "--threshold", "overall<-99")[0] == 4
+    assert run("none.mp4", "--threshold", "overall<-99")[0] == 1
+    assert run(videos / "a.MP4", "--threshold", "overall.low<99", model="sure")[0] == 3
+    assert limit in run(*scores, "--threshold", limit)[1]
+    rows = list(csv.DictReader(io.StringIO(run(*scores, "--threshold", limit, "--format", "csv")[1])))
+    assert [row["tripped"] for row in rows] == [limit if path == bad else "" for path in scores]
+
+
+def test_lines_come_one_for_each_video(run: Run, videos: Path, tiny: ModuleType) -> None:
+    code, out, _ = run(videos / "a.MP4", "none.mp4", "--format", "jsonl")
+    scored, failed = map(json.loads, out.splitlines())
+    assert code == 4
+    assert (scored["status"], scored["schema"], scored["model"]["name"]) == ("scored", "vqa-train/score/1", "video")
+    assert scored["scores"] == pytest.approx(tiny.torch_scores(videos / "a.MP4"), abs=1e-4)
+    assert (failed["status"], failed["video"], failed["reason"]) == ("failed", "none.mp4", "missing_file")
+
+
+def test_a_full_reference_model_takes_a_reference_for_all_or_for_each(
+    run: Run, videos: Path, tmp_path: Path, other_kinds: Path
+) -> None:
+    one, other = videos / "a.MP4", videos / "b, ü.mp4"
+    results = json.loads(run(one, "--reference", other, "--format", "json", model="full")[1])["results"]
+    (tmp_path / "list.csv").write_text(f'video,reference\n{one},"{other}"\n{one},{one}\n', encoding="utf-8")
+    report = json.loads(run("@list.csv", "--format", "json", model="full")[1])
+    assert report["results"][0] == results[0]
+    assert report["results"][1]["scores"] != results[0]["scores"]
+    (tmp_path / "list.txt").write_text(f"{one}\t\t{other}\n{one}\n", encoding="utf-8")
+    code, out, _ = run("@list.txt", "--format", "json", model="full")
+    assert code == 4
+    assert json.loads(out)["results"] == results
+    assert json.loads(out)["failures"][0]["reason"] == "no_reference"
+    assert "reference" in run("@list.txt", "--format", "csv", model="full")[1].splitlines()[0].split(",")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "model", "message"),
+    [
+        (["videos/a.MP4"], "full", "is full-reference and got no reference"),
+        (["videos/a.MP4", "--reference", "x"], "video", "takes no reference"),
+        (["videos/a.MP4", "--timeline"], "video", "no timeline: model input 'look'"),
+        (["videos", "--timeline-plot", "a.svg"], "curved", "one file for several videos"),
+        (["videos/a.MP4", "--threshold", "quality<3"], "video", "has no target 'quality'"),
+        (["videos/a.MP4", "--provider", "gpu"], "video", "unknown provider 'gpu'"),
+        (["videos/a.MP4", "--threads", "1", "--workers", "2"], "video", "number of threads, 1, got 2"),
+        (["http://127.0.0.1:9/folder/"], "video", "a web server has no folders"),
+    ],
+)
+def test_what_cannot_be_done_for_any_video_is_exit_code_2(
+    run: Run, videos: Path, other_kinds: Path, arguments: list[str], model: str, message: str
+) -> None:
+    code, out, err = run(*arguments, model=model)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_a_video_behind_an_address_is_scored_and_a_broken_address_is_a_record(
+    run: Run, videos: Path, tiny: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VQA_TRAIN_RETRY_SECONDS", "0")
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(videos)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        base = f"http://127.0.0.1:{server.server_port}"
+        code, out, err = run(f"{base}/a.MP4", f"{base}/none.mp4", "http://127.0.0.1:9/x.mp4", "--format", "json")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    report = json.loads(out)
+    assert code == 4
+    assert report["results"][0]["video"] == f"{base}/a.MP4"
+    assert report["results"][0]["scores"] == pytest.approx(tiny.torch_scores(videos / "a.MP4"), abs=1e-4)
+    assert [failure["reason"] for failure in report["failures"]] == ["missing_file", "unreadable"]
+    assert f"{base}/none.mp4" in err
+
+
+class Piped:
+    """vqa-score in a process of its own, reading what to score from a pipe."""
+
+    def __init__(self, registry: Path, *arguments: str | Path) -> None:
+        command = [sys.executable, "-c", "from vqa_train.cli.score import main; main()", "-", "--model", "video"]
+        command += ["--registry", str(registry), "--threads", "1", *map(str, arguments)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout
+
+    def say(self, *videos: Path) -> None:
+        self.stdin.write("".join(f"{video}\n" for video in videos))
+        self.stdin.flush()
+
+
+def test_a_stream_of_paths_gives_a_stream_of_scores(registry: Path, videos: Path, tiny: ModuleType) -> None:
+    piped = Piped(registry, "--format", "jsonl", "--threads", "2")
+    for path in (videos / "a.MP4", videos / "sub" / "c.mkv"):
+        piped.say(path)
+        # It is there while the pipe is still open.
+        line = json.loads(piped.stdout.readline())
+        assert line["scores"] == pytest.approx(tiny.torch_scores(path), abs=1e-4)
+    out, err = piped.process.communicate(timeout=60)
+    assert (out, piped.process.returncode) == ("", 0), err
+
+
+def test_ctrl_c_ends_a_stream_that_waits(registry: Path, videos: Path) -> None:
+    piped = Piped(registry, "--format", "jsonl")
+    piped.say(videos / "a.MP4")
+    piped.stdout.readline()
+    piped.process.send_signal(signal.SIGINT)
+    assert piped.process.wait(60) == 130
+    piped.process.communicate()
+
+
+def test_a_killed_run_goes_on_where_it_stopped(registry: Path, videos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scores.json"
+    journal = tmp_path / "scores.json.journal"
+    first, second, third = videos / "a.MP4", videos / "b, ü.mp4", videos / "sub" / "c.mkv"
+    piped = Piped(registry, "--output", output, "--format", "json")
+    piped.say(first, second, videos / "none.mp4")
+    until(lambda: journal.exists() and journal.read_bytes().count(b"\n") == 3)  # a header and two scores
+    piped.process.kill()
+    piped.process.communicate()
+    assert not output.exists()
+    with journal.open("ab") as file:
+        file.write(b'{"key": "cut in the mid')
+    # Written anew, it is another file: scored again.
+    later = second.stat().st_mtime_ns + 5_000_000_000
+    os.utime(second, ns=(later, later))
+
+    piped = Piped(registry, "--output", output, "--format", "json")
+    piped.say(first, second, third)
+    out, err = piped.process.communicate(timeout=60)
+    assert (out, piped.process.returncode) == ("", 0), err
+    assert "going on: 2 scores are there, in scores.json.journal" in err
+    assert "1 of 3 were not scored again" in err
+    assert not journal.exists()
+    resumed = json.loads(output.read_text())
+    assert [result["video"] for result in resumed["results"]] == [str(first), str(second), str(third)]
+    piped = Piped(registry, "--format", "json")
+    piped.say(first, second, third)
+    assert json.loads(piped.process.communicate(timeout=60)[0]) == resumed
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for another process; the test's own time limit ends a wait in vain."""
+    while not holds():
+        select.select([], [], [], 0.02)
+
+
+def test_what_failed_is_tried_again_and_what_has_a_score_is_not(
+    run: Run, videos: Path, tmp_path: Path, write_video: Callable[..., Path]
+) -> None:
+    call = (videos / "a.MP4", tmp_path / "late.mp4", "--format", "csv", "--output", tmp_path / "scores.csv")
+    assert run(*call)[0] == 4
+    assert (tmp_path / "scores.csv.journal").exists()
+    write_video(tmp_path / "late.mp4", frames=10, size=(64, 80))
+    code, _, err = run(*call)
+    assert code == 0
+    assert "1 of 2 were not scored again" in err
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "scores.csv").read_text())))
+    assert all(row["overall"] for row in rows)
+    assert not (tmp_path / "scores.csv.journal").exists()
+
+
+def test_scores_of_another_model_or_without_timelines_are_made_again(
+    run: Run, videos: Path, tmp_path: Path, other_kinds: Path
+) -> None:
+    call = (videos / "a.MP4", "none.mp4", "--format", "json", "--output", tmp_path / "scores.json")
+    run(*call)
+    _, _, err = run(*call, model="curved")
+    assert "is of another model or without timelines: everything is scored again" in err
+    assert "not scored again" not in err
+    _, _, err = run(*call, "--timeline", model="curved")
+    assert "everything is scored again" in err
+    _, _, err = run(*call, "--timeline", model="curved")
+    assert "1 of 2 were not scored again" in err
+    assert json.loads((tmp_path / "scores.json").read_text())["results"][0]["timeline"]["times"] == [0.0]
+
+
+def test_two_runs_do_not_write_one_file(run: Run, videos: Path, tmp_path: Path) -> None:
+    with (tmp_path / "scores.csv.journal").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        code, _, err = run(videos / "a.MP4", "--output", tmp_path / "scores.csv")
+    assert code == 2
+    assert "another process writes" in err

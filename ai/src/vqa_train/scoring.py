@@ -1,5 +1,6 @@
 """Scoring from Python: `Scorer("NAME").score("video.mp4")`; needs onnxruntime, not torch."""
 
-from vqa_train.pipelines.score import Score, ScoreFailure, Scorer, ScoreRequest
+from vqa_train.pipelines.score import Scorer
+from vqa_train.pipelines.score_types import Score, ScoreFailure, ScoreRequest, Timeline
 
-__all__ = ["Score", "ScoreFailure", "ScoreRequest", "Scorer"]
+__all__ = ["Score", "ScoreFailure", "ScoreRequest", "Scorer", "Timeline"]

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     CRASH = "crash"
     OUT_OF_MEMORY = "oom"
     NO_PROMPT = "no_prompt"
+    NO_REFERENCE = "no_reference"
     BACKBONE_ERROR = "backbone_error"
     NON_FINITE = "non_finite"
     LABEL_MISMATCH = "label_mismatch"

@@ -56,8 +56,9 @@ def _open(protocol: str, text: str) -> UPath:
 
     try:
         found: UPath = UPath(text, **_options(protocol))
-        # Loads the backend, so that a package that is missing shows here; connects to nothing.
-        fsspec.get_filesystem_class(found.protocol)
+        if protocol not in ("http", "https"):
+            # Loads the backend, so that a package that is missing shows here; connects to nothing.
+            fsspec.get_filesystem_class(found.protocol)
         return found
     except ImportError as error:
         extra = _EXTRAS.get(protocol)

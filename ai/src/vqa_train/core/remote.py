@@ -6,12 +6,12 @@ whole or absent, as object stores promise; there is no rename, and no folder but
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,8 +20,11 @@ from vqa_train.core.retry import DamagedTransferError, retrying, transient
 if TYPE_CHECKING:
     from upath import UPath
 
+    from vqa_train.core.http import HttpFiles
+
 T = TypeVar("T")
 P = TypeVar("P")
+_HTTP = ("http", "https")
 _AT_ONCE = 32
 _RANGES_AHEAD = 3
 CHUNK = 8 << 20
@@ -29,11 +32,21 @@ CHUNK = 8 << 20
 
 def filesystem_of(path: UPath) -> Any:
     """The fsspec filesystem of `path`, with its own retries off where it lets us."""
+    if path.protocol in _HTTP:
+        # fsspec's own needs packages that the base install does not have.
+        return _http()
     found = path.fs
     if "s3" in _protocols(found):
         # botocore's are off too (core.locations): three loops in one another would wait for hours.
         found.retries = 1
     return found
+
+
+@cache
+def _http() -> HttpFiles:
+    from vqa_train.core.http import HttpFiles
+
+    return HttpFiles()
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:
@@ -46,6 +59,9 @@ def call(path: UPath, do: Callable[[Any, str], T], verb: str) -> T:
     Raises:
         OSError: it failed for good.
     """
+    # Only here: it takes a while to load, and whoever reads local files does not need it.
+    import asyncio
+
     fs = filesystem_of(path)
     try:
         return retrying(lambda: do(fs, path.path), f"{verb} {path}")
@@ -281,6 +297,9 @@ def chunks(path: UPath, size: int) -> Iterator[bytes]:
         return range_of(path, start, min(start + CHUNK, size))
 
     starts = range(0, size, CHUNK)
+    if len(starts) > 1 and path.protocol in _HTTP and not _info(path)["ranges"]:
+        yield from _in_one(path, size)
+        return
     if len(starts) < 2:
         yield from (read_range(start) for start in starts)
         return
@@ -295,6 +314,16 @@ def chunks(path: UPath, size: int) -> Iterator[bytes]:
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _in_one(path: UPath, size: int) -> Iterator[bytes]:
+    """The bytes of an object on a server that gives no parts; a connection that breaks ends it."""
+    arrived = 0
+    for block in _http().stream(path.path):
+        arrived += len(block)
+        yield block
+    if arrived != size:
+        raise DamagedTransferError(f"{arrived} of {size} bytes of {path} arrived")
 
 
 def range_of(path: UPath, start: int, stop: int) -> bytes:

@@ -3,86 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vqa_train.core.errors import MediaError, ModelError, Reason, UsageError, VqaError
 from vqa_train.core.files import confined
-from vqa_train.core.hashing import sha256_file
-from vqa_train.onnx.runtime import OnnxModel
+from vqa_train.onnx.providers import PROVIDERS, installed, resolve
+from vqa_train.onnx.runtime import CPU, OnnxModel
 from vqa_train.pipelines.check_head import check_head
-from vqa_train.pipelines.score_graphs import Features, ModelFiles, TextGraph, VideoGraph
-from vqa_train.registry.cache import ready_models
-from vqa_train.registry.registry import ModelRegistry
-from vqa_train.registry.sidecar import HIGH, LOW, SCORES, SPREAD, Direction, ModelInput, ModelSidecar
+from vqa_train.pipelines.score_decode import Decoders, place_of
+from vqa_train.pipelines.score_features import Backbones, Role, Seen, bundled, head_rows, samplings_of
+from vqa_train.pipelines.score_graphs import ModelFiles
+from vqa_train.pipelines.score_lanes import in_lanes
+from vqa_train.pipelines.score_references import References
+from vqa_train.pipelines.score_timeline import Columns, columns_of, curve_rows
+from vqa_train.pipelines.score_types import Score, ScoreFailure, ScoreMemory, ScoreRequest, Timeline
+from vqa_train.registry.cache import LARGE_BYTES
+from vqa_train.registry.locate import locate
+from vqa_train.registry.sidecar import HIGH, LOW, SCORES, SPREAD, ModelSidecar
 
-if TYPE_CHECKING:
-    from vqa_train.core.types import Clip
-    from vqa_train.video.steady import SteadyDecoder
+__all__ = ["Score", "ScoreFailure", "ScoreRequest", "Scorer", "Timeline"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreRequest:
-    """One video to score, with its prompt where the model takes one."""
-
-    video: Path
-    prompt: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """What a model says of one video.
-
-    Attributes:
-        video: the path as it was given.
-        prompt: the text that went into the score, None for a model that takes none and where none was given.
-        scores: target -> score on the scale of `mos_range`.
-        spread: target -> standard deviation of what the model's heads say, on the same scale; None where the model
-            states none.
-        interval: target -> lowest and highest label to expect at `level`; None where the model has no interval, or
-            an input is missing.
-        level: share of new labels that the intervals are to hold; None without intervals.
-        missing: inputs of the model that were absent, counted as what is usual in training.
-        mos_range: target -> lowest and highest label of the dataset's scale; scores may lie a little outside.
-        expected_range: target -> range of scores to expect; one outside says that the video is unlike those that
-            the model was fitted on.
-        direction: "higher_is_better" or "lower_is_better".
-        model, model_sha256: name of the model and hash of its head's ONNX file.
-    """
-
-    video: str
-    prompt: str | None
-    scores: Mapping[str, float]
-    spread: Mapping[str, float | None]
-    interval: Mapping[str, tuple[float, float] | None]
-    level: float | None
-    missing: tuple[str, ...]
-    mos_range: Mapping[str, tuple[float, float]]
-    expected_range: Mapping[str, tuple[float, float]]
-    direction: Direction
-    model: str
-    model_sha256: str
-
-    @property
-    def outside_expected(self) -> tuple[str, ...]:
-        """Targets whose score lies outside `expected_range`."""
-        ranges = self.expected_range
-        return tuple(t for t, score in self.scores.items() if not ranges[t][0] <= score <= ranges[t][1])
+AUTO = "auto"
+_MOST_LANES = 8
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoreFailure:
-    """Why one video has no score: a reason code and one line."""
-
-    video: str
-    prompt: str | None
-    reason: Reason
-    message: str
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 class Scorer:
@@ -93,19 +47,27 @@ class Scorer:
     that is embedded in each backbone's graph.
 
     Args:
-        model: name of a registered model, or the path of its folder (then `registry` is the folder around it), or
-            name of a ready-made scorer that was made on this machine.
-        registry: the folder that holds registry.json.
-        threads: for decoding and for each graph; 0 takes all cores.
+        model: NAME, NAME:VERSION or NAME@ALIAS of the registry, name of a ready-made scorer that was made on this
+            machine, or path of a model's folder or of a bundle (see `registry.locate`).
+        registry: the folder that holds registry.json, for names.
+        threads: that decoders and graphs take together; 0 takes all cores.
+        workers: videos that `score_many` has under way at once, which share `threads`; 0 takes one per thread and at
+            most eight, or a single one where the backbones are large (over 50 MB) and run on the CPU.
+        provider: what the backbones run on: "cpu", "cuda", "tensorrt", "openvino", or "auto": CUDA where it is
+            installed and starts, else the CPU. The head takes microseconds and runs on the CPU.
         decoder: registry name.
-        isolated: decode in a process of its own, which a broken file may crash; it stays until `close`.
+        isolated: decode in processes of their own, which a broken file may crash; they stay until `close`.
+        require_signature: public keys (files or texts), one of which must have signed the model.
+        log: told why "auto" is not on CUDA although it is installed; by default a line on stderr.
 
     Attributes:
         sidecar: everything that is known of the model.
+        provider: what the backbones run on.
 
     Raises:
-        ModelError: no such model, or anything of it is missing or differs from what it claims.
-        UsageError: a full-reference model.
+        ModelError: no such model, anything of it is missing or differs from what it claims, no required key signed
+            it, or the provider is not installed or does not start.
+        UsageError: an unknown provider, or more workers than threads.
     """
 
     def __init__(
@@ -114,44 +76,47 @@ class Scorer:
         *,
         registry: Path = Path("model"),
         threads: int = 0,
+        workers: int = 0,
+        provider: str = AUTO,
         decoder: str = "pyav",
         isolated: bool = False,
+        require_signature: Sequence[str] = (),
+        log: Callable[[str], None] = _say,
     ) -> None:
-        place = Path(model)
-        if isinstance(model, Path) or len(place.parts) > 1:
-            registry = place.parent
-        self.sidecar, folder = _find(place.name, registry)
-        if self.sidecar.kind != "nr":
+        if threads < 0:
+            raise UsageError(f"threads must be 0 (all cores) or more, got {threads}")
+        self._threads = threads or _cores()
+        if not 0 <= workers <= self._threads:
             raise UsageError(
-                f"model {self.sidecar.name!r} is full-reference", hint="only no-reference models score alone"
+                f"workers must be 0 (chosen for you) to the number of threads, {self._threads}, got {workers}"
             )
-        self._threads, self._decoder, self._isolated = threads, decoder, isolated
-        self._steady: SteadyDecoder | None = None
-        head = confined(folder, self.sidecar.onnx.file)
-        self._head = OnnxModel(head, expected_sha256=self.sidecar.onnx.sha256, threads=threads)
-        check_head(self._head, self.sidecar)
-        self._videos: dict[str, VideoGraph] = {}
-        self._texts: dict[str, TextGraph] = {}
-        files = ModelFiles(self.sidecar.name, folder, threads)
-        for item in self.sidecar.inputs:
-            self._add_graph(item, files)
+        self.sidecar, folder = locate(model, registry, require_signature=require_signature)
+        _check_kind(self.sidecar)
+        samplings = samplings_of(self.sidecar)
+        self._decoders = Decoders(samplings, decoder, isolated=isolated)
+        if workers == 1 and samplings:
+            # Its start takes as long as opening the graphs does.
+            self._decoders.warm(self._threads)
+        try:
+            head = confined(folder, self.sidecar.onnx.file)
+            self._head = OnnxModel(head, expected_sha256=self.sidecar.onnx.sha256, threads=1)
+            check_head(self._head, self.sidecar)
+            files = ModelFiles(self.sidecar.name, folder, self._threads, beside=bundled(folder))
+            self.provider, self._files, self._backbones = _start(self.sidecar, files, provider, log)
+        except BaseException:
+            self._decoders.close()
+            raise
+        self._lanes = workers or self._chosen_lanes()
+        # Graphs with the share of the threads that one of several lanes has; opened when first needed.
+        self._shared: Backbones | None = None
+        self._references = References()
+        self._columns: dict[str, Columns | None] | None = None
 
-    def _add_graph(self, item: ModelInput, files: ModelFiles) -> None:
-        """Open the backbone of an input, once for all inputs that take features of it."""
-        spec = item.feature_spec()
-        graph: VideoGraph | TextGraph
-        if item.modality == "video":
-            if item.fingerprint not in self._videos:
-                self._videos[item.fingerprint] = VideoGraph(files, item, spec)
-            graph = self._videos[item.fingerprint]
-        else:
-            if item.fingerprint not in self._texts:
-                self._texts[item.fingerprint] = TextGraph(files, item)
-            graph = self._texts[item.fingerprint]
-        if item.output not in graph.outputs:
-            raise ModelError(
-                f"the backbone ONNX of model input {item.name!r} gives {sorted(graph.outputs)}, not {item.output!r}"
-            )
+    def _chosen_lanes(self) -> int:
+        # A lane decodes, then computes: where one of both takes all threads anyway, or memory counts, one lane does.
+        sizes = {i.backbone_onnx.sha256: i.backbone_onnx.bytes for i in self.sidecar.inputs if i.backbone_onnx}
+        large = sum(sizes.values()) > LARGE_BYTES and self.provider == "cpu"
+        return 1 if large else min(self._threads, _MOST_LANES)
 
     @property
     def takes_prompt(self) -> bool:
@@ -163,39 +128,153 @@ class Scorer:
         """Whether no video can be scored without one."""
         return self.sidecar.needs_prompt
 
-    def score(self, video: str | Path, prompt: str | None = None) -> Score:
+    @property
+    def takes_reference(self) -> bool:
+        """Whether the model is full-reference: no video can be scored without its pristine version."""
+        return self.sidecar.takes_reference
+
+    def check_timeline(self) -> None:
+        """Whether the model can say how a video is second by second.
+
+        Raises:
+            UsageError: it cannot; says which input has no features in time.
+        """
+        self._followed()
+
+    def score(
+        self,
+        video: str | Path,
+        prompt: str | None = None,
+        reference: str | Path | None = None,
+        *,
+        timeline: bool = False,
+    ) -> Score:
         """Decode a video and score it.
 
         Args:
-            video: the file.
+            video: a file or a URL (https://, s3://, ...).
             prompt: the text it was made from; needed by a model that takes one, unless its heads were trained to do
                 without (`needs_prompt`), and ignored by one that does not.
+            reference: its pristine version; needed by a full-reference model, ignored by others.
+            timeline: the scores second by second, too.
 
         Raises:
-            MediaError: the video cannot be read; `reason` says why.
-            UsageError: the model needs a prompt and got none.
+            MediaError: the video or its reference cannot be read; `reason` says why.
+            UsageError: the model needs a prompt or a reference and got none, or has no timeline.
             ModelError: a graph failed or gave a NaN or infinity.
         """
-        used = self._check_prompt(prompt)
-        features = self._video_features(Path(video))
-        if used is not None:
-            features |= {fingerprint: encoder.features(used) for fingerprint, encoder in self._texts.items()}
-        rows, missing = {}, []
-        for item in self.sidecar.inputs:
-            if item.fingerprint in features:
-                row = features[item.fingerprint][item.output][None].astype(np.float32)
-                if not np.isfinite(row).all():
-                    raise ModelError(
-                        f"{str(video)!r}: NaN or infinity in feature {item.name!r}", reason=Reason.NON_FINITE
-                    )
-            else:
-                missing.append(item.name)
-                row = np.full((1, *item.dims), np.nan, dtype=np.float32)
-            rows[item.name] = row
-        return self._score(str(video), used, tuple(missing), {k: v[0] for k, v in self._head.run(rows).items()})
+        request = ScoreRequest(video=video, prompt=prompt, reference=reference)
+        return self._score(request, self._backbones, self._threads, timeline)
 
-    def _score(
-        self, video: str, prompt: str | None, missing: tuple[str, ...], outputs: Mapping[str, NDArray[Any]]
+    def score_many(
+        self,
+        requests: Iterable[ScoreRequest | str | Path],
+        *,
+        timeline: bool = False,
+        memory: ScoreMemory | None = None,
+    ) -> Iterator[Score | ScoreFailure]:
+        """Score videos, several at once, in their order; one that fails is a record, and the rest go on.
+
+        Every video has a thread of its own, which decodes it and then runs the graphs, each with an equal share of
+        `threads`: no core waits for another, and the decoders and graphs together take no more than `threads`.
+
+        Args:
+            requests: read as needed, at most two per worker ahead of what was taken; may be endless.
+            timeline: the scores second by second, too.
+            memory: what it recalls is not scored again.
+
+        Raises:
+            UsageError: the model has no timeline.
+        """
+        if timeline:
+            self.check_timeline()
+        given = (item if isinstance(item, ScoreRequest) else ScoreRequest(video=item) for item in requests)
+        share = max(1, self._threads // self._lanes)
+        backbones = self._backbones
+        if share < self._threads and self.provider == "cpu":
+            if self._shared is None:
+                self._shared = Backbones(self.sidecar, replace(self._files, threads=share))
+            backbones = self._shared
+        one = partial(self._attempt, backbones=backbones, threads=share, timeline=timeline, memory=memory)
+        return in_lanes(one, given, self._lanes)
+
+    def _attempt(
+        self,
+        request: ScoreRequest,
+        backbones: Backbones,
+        threads: int,
+        timeline: bool,
+        memory: ScoreMemory | None,
+    ) -> Score | ScoreFailure:
+        try:
+            key, score = memory.recall(request) if memory is not None else (None, None)
+            if score is None:
+                score = self._score(request, backbones, threads, timeline)
+                if memory is not None:
+                    memory.keep(key, score)
+            return score
+        except VqaError as error:
+            reference = None if request.reference is None else str(request.reference)
+            return ScoreFailure(
+                video=str(request.video),
+                prompt=request.prompt,
+                reference=reference,
+                reason=error.reason or Reason.BACKBONE_ERROR,
+                message=str(error),
+            )
+
+    def _score(self, request: ScoreRequest, backbones: Backbones, threads: int, timeline: bool) -> Score:
+        followed = self._followed() if timeline else None
+        prompt = self._check_prompt(request.prompt)
+        reference = self._check_reference(request.reference)
+        found: dict[Role, Seen] = {"video": Seen(), "reference": Seen()}
+        if reference is not None:
+            found["reference"] = self._references.get(
+                reference, timeline, lambda: self._look(reference, "reference", backbones, threads, timeline)
+            )
+        if backbones.looks_at("video"):
+            found["video"] = self._look(place_of(request.video), "video", backbones, threads, timeline)
+        texts = backbones.text(prompt) if prompt is not None else {}
+        name = str(request.video)
+        rows, missing = head_rows(self.sidecar.inputs, found, texts, name)
+        # One row at a time: a row's last digits must not depend on which others happened to be ready.
+        outputs = {output: values[0] for output, values in self._head.run(rows).items()}
+        score = self._stated(request, prompt, missing, outputs)
+        if followed is None:
+            return score
+        return replace(score, timeline=self._curve(name, rows, found, followed))
+
+    def _look(self, place: Path, role: Role, backbones: Backbones, threads: int, timeline: bool) -> Seen:
+        clips = self._decoders.clips(place, threads)
+        return backbones.video(clips, role, timeline=timeline)
+
+    def _curve(
+        self,
+        video: str,
+        rows: Mapping[str, NDArray[np.float32]],
+        found: Mapping[Role, Seen],
+        followed: Mapping[str, Columns | None],
+    ) -> Timeline:
+        curve = curve_rows(self.sidecar.inputs, rows, found, followed, video)
+        scores = self._head.run(curve.rows)[SCORES]
+        if not np.isfinite(scores).all():
+            raise ModelError(f"{video!r}: NaN or infinity in the timeline", reason=Reason.NON_FINITE)
+        columns = {target: tuple(map(float, scores[:, i])) for i, target in enumerate(self.sidecar.targets)}
+        return Timeline(
+            times=curve.seconds.starts, duration_s=curve.seconds.duration_s, steps=curve.steps, scores=columns
+        )
+
+    def _followed(self) -> dict[str, Columns | None]:
+        if self._columns is None:
+            self._columns = {item.name: columns_of(item, item.feature_spec()) for item in self.sidecar.inputs}
+        return self._columns
+
+    def _stated(
+        self,
+        request: ScoreRequest,
+        prompt: str | None,
+        missing: tuple[str, ...],
+        outputs: Mapping[str, NDArray[Any]],
     ) -> Score:
         targets, calibration = self.sidecar.targets, self.sidecar.calibration
         bounded = calibration.half_widths if calibration is not None else {}
@@ -204,15 +283,17 @@ class Scorer:
             stated = [not (name in (LOW, HIGH) and target not in bounded) for target in targets]
             if not np.isfinite(values[stated]).all():
                 raise ModelError(
-                    f"{video!r}: model {self.sidecar.name!r} gave {name} {values}", reason=Reason.NON_FINITE
+                    f"{str(request.video)!r}: model {self.sidecar.name!r} gave {name} {values}",
+                    reason=Reason.NON_FINITE,
                 )
         numbers = {name: dict(zip(targets, map(float, values), strict=True)) for name, values in outputs.items()}
         spread, low, high = numbers.get(SPREAD, {}), numbers.get(LOW, {}), numbers.get(HIGH, {})
         # Calibrated on rows with every input: nothing is known of the others.
         known = set() if missing else set(bounded)
         return Score(
-            video=video,
+            video=str(request.video),
             prompt=prompt,
+            reference=str(request.reference) if self.takes_reference else None,
             scores=numbers[SCORES],
             spread={target: spread.get(target) for target in targets},
             interval={target: (low[target], high[target]) if target in known else None for target in targets},
@@ -222,18 +303,10 @@ class Scorer:
             expected_range=self.sidecar.expected_output_range,
             direction=self.sidecar.direction,
             model=self.sidecar.name,
+            version=self.sidecar.version,
             model_sha256=self._head.sha256,
+            provider=self.provider,
         )
-
-    def score_many(self, requests: Iterable[ScoreRequest | str | Path]) -> Iterator[Score | ScoreFailure]:
-        """Score videos one after the other, in order; one that fails is a record, and the rest go on."""
-        for item in requests:
-            request = item if isinstance(item, ScoreRequest) else ScoreRequest(video=Path(item))
-            try:
-                yield self.score(request.video, request.prompt)
-            except VqaError as error:
-                reason = error.reason or Reason.BACKBONE_ERROR
-                yield ScoreFailure(video=str(request.video), prompt=request.prompt, reason=reason, message=str(error))
 
     def _check_prompt(self, prompt: str | None) -> str | None:
         if not self.takes_prompt:
@@ -248,42 +321,23 @@ class Scorer:
             )
         return prompt
 
-    def _video_features(self, video: Path) -> dict[str, Features]:
-        """Features by fingerprint and output, averaged over views; the file is decoded once."""
-        if not self._videos:
-            return {}
-        clips = self._isolated_clips(video) if self._isolated else self._clips(video)
-        return {f: graph.features(views) for (f, graph), views in zip(self._videos.items(), clips, strict=True)}
-
-    def _clips(self, video: Path) -> list[list[Clip]]:
-        from vqa_train.video.decode import read_clips
-
-        samplings = [graph.sampling for graph in self._videos.values()]
-        key = _key(video) if any(graph.needs_key for graph in self._videos.values()) else ""
-        return read_clips(video, samplings, decoder=self._decoder, threads=self._threads, key=key)
-
-    def _isolated_clips(self, video: Path) -> list[list[Clip]]:
-        from vqa_train.video.job import DEFAULT_RECYCLE, DecodeJob, DecodeLimits
-        from vqa_train.video.steady import SteadyDecoder
-
-        if self._steady is None:
-            self._steady = SteadyDecoder(
-                [graph.sampling for graph in self._videos.values()],
-                decoder=self._decoder,
-                limits=DecodeLimits(),
-                recycle=DEFAULT_RECYCLE,
-                threads=self._threads or os.cpu_count() or 1,
+    def _check_reference(self, reference: str | Path | None) -> Path | None:
+        if not self.takes_reference:
+            return None
+        if reference is None or not str(reference).strip():
+            raise UsageError(
+                f"model {self.sidecar.name!r} is full-reference and got no reference",
+                hint="give the pristine version of the video with --reference or in the list",
+                reason=Reason.NO_REFERENCE,
             )
-        outcome = self._steady.decode(DecodeJob(key="", path=video))
-        if outcome.reason is not None:
-            raise MediaError(outcome.message, reason=outcome.reason)
-        return outcome.clips
+        try:
+            return place_of(reference)
+        except MediaError as error:
+            raise MediaError(f"reference: {error.message}", hint=error.hint, reason=error.reason) from error
 
     def close(self) -> None:
-        """End the decoding process, if there is one; the next video starts another."""
-        if self._steady is not None:
-            self._steady.close()
-            self._steady = None
+        """End the decoding processes, if there are any; the next video starts others."""
+        self._decoders.close()
 
     def __enter__(self) -> Self:
         return self
@@ -292,16 +346,29 @@ class Scorer:
         self.close()
 
 
-def _find(name: str, registry: Path) -> tuple[ModelSidecar, Path]:
-    """The model of the registry, or else the ready-made scorer of that name."""
-    ready = ModelRegistry(ready_models())
-    if name not in ModelRegistry(registry).models() and name in ready.models():
-        return ready.find(name)
-    return ModelRegistry(registry).find(name)
+def _start(
+    sidecar: ModelSidecar, files: ModelFiles, provider: str, log: Callable[[str], None]
+) -> tuple[str, ModelFiles, Backbones]:
+    """Open the backbones with the provider that was asked for; its name, what they were opened with, and they."""
+    if provider == AUTO and "cuda" in installed():
+        on_cuda = replace(files, providers=(PROVIDERS["cuda"],))
+        try:
+            return "cuda", on_cuda, Backbones(sidecar, on_cuda)
+        except ModelError as error:
+            log(f"note: not on CUDA, although it is installed: {error}")
+    name = "cpu" if provider == AUTO else provider
+    here = replace(files, providers=CPU if name == "cpu" else (resolve(name),))
+    return name, here, Backbones(sidecar, here)
 
 
-def _key(video: Path) -> str:
-    from vqa_train.video.container import check_file
+def _check_kind(sidecar: ModelSidecar) -> None:
+    if (sidecar.kind == "fr") != sidecar.takes_reference:
+        takes = "takes a reference" if sidecar.takes_reference else "takes no reference"
+        raise ModelError(
+            f"model {sidecar.name!r} says that its kind is {sidecar.kind!r}, but it {takes}",
+            hint="register it again",
+        )
 
-    check_file(video)
-    return sha256_file(video)
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

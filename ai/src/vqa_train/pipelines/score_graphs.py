@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from vqa_train.core.errors import ModelError
 from vqa_train.core.files import confined
 from vqa_train.core.hashing import content_draws, sha256_bytes
-from vqa_train.core.types import Clip, FeatureSpec, Sampling
-from vqa_train.onnx.runtime import FINGERPRINT_KEY, OnnxModel
+from vqa_train.core.types import Clip
+from vqa_train.onnx.runtime import CPU, FINGERPRINT_KEY, OnnxModel
 from vqa_train.registry.cache import find_cached
 from vqa_train.registry.sidecar import ModelInput, TokenizerFile
 
@@ -25,11 +25,21 @@ FRAMES, DRAWS = "frames", "draws"
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where a registered model's files are: its name for messages, its folder, threads for its graphs."""
+    """Where a registered model's files are and how its graphs run.
+
+    Attributes:
+        model: its name, for messages.
+        folder: of the model.
+        threads: of each graph.
+        providers: onnxruntime's names of execution providers.
+        beside: folder of backbones by hash that came with the model, in a bundle.
+    """
 
     model: str
     folder: Path
     threads: int
+    providers: Sequence[str] = CPU
+    beside: Path | None = None
 
     def graph(self, item: ModelInput) -> OnnxModel:
         """The backbone graph of an input, verified by hash and by the fingerprint that is embedded in it.
@@ -48,8 +58,9 @@ class ModelFiles:
                 size=onnx.bytes,
                 what=f"backbone {item.backbone!r} of model {self.model!r}",
                 remedy="copy it there from a machine that has it, or register the model again where the weights are",
+                beside=self.beside,
             )
-        graph = OnnxModel(path, expected_sha256=onnx.sha256, threads=self.threads)
+        graph = OnnxModel(path, expected_sha256=onnx.sha256, threads=self.threads, providers=self.providers)
         found = graph.metadata.get(FINGERPRINT_KEY)
         if found != item.fingerprint:
             raise ModelError(
@@ -97,28 +108,23 @@ def graph_inputs(graph: OnnxModel, clip: Clip) -> dict[str, NDArray[Any]]:
 class VideoGraph:
     """uint8 (T, H, W, 3) frames of each view to features, averaged over the views."""
 
-    def __init__(self, files: ModelFiles, item: ModelInput, spec: FeatureSpec) -> None:
-        if spec.sampling is None:
-            raise ModelError(f"feature spec of model input {item.name!r} has no sampling")
-        self.sampling: Sampling = spec.sampling
+    def __init__(self, files: ModelFiles, item: ModelInput) -> None:
         self._graph = files.graph(item)
-
-    @property
-    def needs_key(self) -> bool:
-        """Whether the bytes of the video decide something, so that their sha256 is needed."""
-        return DRAWS in self._graph.inputs or self.sampling.jitter == "content"
 
     @property
     def outputs(self) -> Sequence[str]:
         """Names of the features it gives."""
         return list(self._graph.outputs)
 
-    def features(self, views: Sequence[Clip]) -> Features:
-        """Features by output name."""
+    def features(self, views: Sequence[Clip]) -> dict[str, NDArray[np.float32]]:
+        """Features of each view by output name, (views, ...)."""
         rows = [self._graph.run(graph_inputs(self._graph, clip)) for clip in views]
-        # In double precision, as the training table averages views.
-        means = {name: np.stack([row[name] for row in rows]).mean(axis=0, dtype=np.float64) for name in rows[0]}
-        return {name: np.asarray(mean, dtype=np.float32) for name, mean in means.items()}
+        return {name: np.stack([row[name] for row in rows]).astype(np.float32, copy=False) for name in rows[0]}
+
+
+def over_views(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean over the first axis; in double precision, as the training table averages views."""
+    return np.asarray(features.mean(axis=0, dtype=np.float64), dtype=np.float32)
 
 
 class TextGraph:

@@ -56,6 +56,11 @@ class WorkerPool:
             worker.kill()
         self._exchange.close()
 
+    def warm(self) -> None:
+        """Start every worker now: what takes time before the first job then takes none of it."""
+        while len(self._workers) < self._size:
+            self._started()
+
     def run(self, jobs: Iterable[DecodeJob]) -> Iterator[DecodeOutcome]:
         """One outcome per job, in any order; jobs are read as workers have room for them. May be called again."""
         source = iter(jobs)
@@ -85,9 +90,12 @@ class WorkerPool:
             for _ in range(missing):
                 if (job := self._next(source)) is None:
                     break
-                worker = WorkerProcess({**self._setup, "folders": [str(f) for f in self._exchange.folders]})
-                self._workers.append(worker)
-                self._give(worker, job)
+                self._give(self._started(), job)
+
+    def _started(self) -> WorkerProcess:
+        worker = WorkerProcess({**self._setup, "folders": [str(f) for f in self._exchange.folders]})
+        self._workers.append(worker)
+        return worker
 
     def _give(self, worker: WorkerProcess, job: DecodeJob) -> None:
         if not worker.jobs:

@@ -60,10 +60,17 @@ class SteadyDecoder:
                 outcome.message += " (tried twice)"
         return outcome
 
-    def _once(self, job: DecodeJob) -> DecodeOutcome:
+    def warm(self) -> None:
+        """Start the process before there is a file for it."""
+        self._open().warm()
+
+    def _open(self) -> WorkerPool:
         if self._pool is None:
             self._pool = WorkerPool(self._setup, 1, self._limits, self._recycle, Event())
-        (outcome,) = self._pool.run([job])
+        return self._pool
+
+    def _once(self, job: DecodeJob) -> DecodeOutcome:
+        (outcome,) = self._open().run([job])
         return outcome
 
     def close(self) -> None:
