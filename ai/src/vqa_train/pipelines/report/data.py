@@ -84,7 +84,7 @@ def importance_of(
         predict: features -> scores (N, K).
         inputs: input name -> feature set and output, and what it is.
         store: of the features.
-        records: of the datasets; text features need the prompts in them.
+        records: of the datasets; text features need the prompts in them, features of references the references.
         advance: (name, count) -> function to call after each of the steps.
 
     Raises:
@@ -97,6 +97,8 @@ def importance_of(
     videos = [_video(chosen, i, records) for i in range(len(chosen))]
     if any(spec.modality == "text" for _, spec in inputs.values()) and not any(v.prompt for v in videos):
         return None, ["importance needs the prompts of the videos, and the dataset is not at hand"]
+    if any(selector.of == "reference" for selector, _ in inputs.values()) and not any(v.reference for v in videos):
+        return None, ["importance needs the references of the videos, and the dataset is not at hand"]
     table = join(
         videos,
         FeatureStore.open(store),

@@ -18,6 +18,7 @@ _FILES = {
     runs.METRICS_FILE: "the final model on its own training and validation rows",
     runs.HISTORY_FILE: "learning curves",
     runs.SPLITS_FILE: "which rows train and which test",
+    runs.FEATURES_FILE: "which rows of which shards were read",
     runs.HELD_OUT_FILE: "predictions of each fold's test rows",
     runs.PROTOCOL_FILE: "metrics of each fold and over all",
     runs.CALIBRATION_FILE: "prediction intervals",
@@ -142,9 +143,10 @@ def _inputs(inputs: Sequence[Mapping[str, Any]]) -> Table:
         spec = item["spec"]
         weights = (spec.get("weights") or {}).get("sha256") or "none"
         shape = item.get("shape") or [item["dim"]]
+        whose = " of the reference" if item.get("of") else ""
         rows.append(
             [
-                str(item["name"]), f"{spec.get('backbone', '')} / {item['output']}", " x ".join(map(str, shape)),
+                str(item["name"]), f"{spec.get('backbone', '')} / {item['output']}{whose}", " x ".join(map(str, shape)),
                 str(item["fingerprint"]), str(weights), str(item["license"]),
             ]
         )  # fmt: skip

@@ -150,7 +150,7 @@ def _importance(
     found, notes = importance_of(
         rows,
         predict,
-        {i.name: (FeatureInput(set=i.fingerprint, output=i.output), i.feature_spec()) for i in sidecar.inputs},
+        {i.name: (FeatureInput(set=i.fingerprint, output=i.output, of=i.of), i.feature_spec()) for i in sidecar.inputs},
         config.features or Path(),
         records,
         advance,

@@ -221,7 +221,10 @@ def _importance(
         rows,
         partial(predict, ensemble),
         {
-            item.name: (FeatureInput(set=item.fingerprint, output=item.output), FeatureSpec.from_json(item.spec))
+            item.name: (
+                FeatureInput(set=item.fingerprint, output=item.output, of=item.of),
+                FeatureSpec.from_json(item.spec),
+            )
             for item in record.inputs
         },
         config.features,

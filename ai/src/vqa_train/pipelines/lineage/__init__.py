@@ -1,0 +1,1 @@
+"""Where a model comes from: run, feature sets, shards, videos and weights, each checked as far as it is at hand."""
