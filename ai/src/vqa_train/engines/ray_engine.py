@@ -20,6 +20,7 @@ from vqa_train.engines.ray_stages import Compute, Ledger, Plan, received
 from vqa_train.store.rows import num_views
 
 _TICK_S = 0.2
+_PATIENCE_S = 10.0
 # In Ray's account, not in truth: a CPU is to hold a decoding task beside several actors. Were the actors that are left
 # after machines were lost to take up all CPUs, none could decode for them, and nothing would ever move again.
 _DECODE_CPUS = 0.75
@@ -224,10 +225,14 @@ class _Stream:
     def close(self) -> None:
         """Stop reading; Ray ends the tasks that are under way."""
         self._closed = True
-        executor = getattr(self._dataset, "_current_executor", None)
-        if executor is not None:
-            with suppress(Exception):
-                executor.shutdown(force=True)
+        deadline = time.monotonic() + _PATIENCE_S
+        # A dataset that has only begun has its executor a moment later; left alone, it would outlive the cluster.
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            executor = getattr(self._dataset, "_current_executor", None)
+            if executor is not None:
+                with suppress(Exception):
+                    executor.shutdown(force=True)
+            self._thread.join(_TICK_S)
 
 
 def _as_given(extractors: Mapping[str, Extractor]) -> Built:
