@@ -53,6 +53,45 @@ def ordinary_scheduling() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def documents() -> ModuleType:
+    """tests/documents.py; skipped where jsonschema is not installed."""
+    pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    return _beside("documents")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def document_watch() -> Iterator[Any]:
+    """Looks at every document that the package writes; None where jsonschema is not installed."""
+    if importlib.util.find_spec("jsonschema") is None:
+        yield None
+        return
+    keep = os.environ.get("VQA_KEEP_DOCUMENTS")
+    watch = _beside("documents").Watch(Path(keep) if keep else None)
+    with watch.watching():
+        yield watch
+
+
+@pytest.fixture(autouse=True)
+def documents_follow_their_schemas(document_watch: Any) -> Iterator[None]:
+    """What the package wrote in a test (or in the fixtures made for it) is as docs/formats/schemas says."""
+    if document_watch is None:
+        yield
+        return
+    document_watch.begin()
+    yield
+    wrong = document_watch.end()
+    mend = "mend the code or docs/formats/schemas (`python tools/schemas.py` for what follows from a class)"
+    assert not wrong, f"documents that break their JSON Schema; {mend}:\n" + "\n".join(wrong[:10])
+
+
+@pytest.fixture
+def broken_documents(document_watch: Any) -> None:
+    """For a test that has the package write what is broken."""
+    if document_watch is not None:
+        document_watch.paused = True
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real clips and features beside the checkout; the test is skipped where it is absent."""
     folder = ROOT.parent / "shared"
@@ -104,7 +143,12 @@ def s3_module() -> ModuleType:
     """tests/s3_server.py; skipped where its packages are not installed."""
     for package in ("moto.server", "s3fs"):
         pytest.importorskip(package, reason=f"{package.partition('.')[0]} is not installed")
-    spec = importlib.util.spec_from_file_location("s3_server", Path(__file__).with_name("s3_server.py"))
+    return _beside("s3_server")
+
+
+def _beside(name: str) -> ModuleType:
+    """The module in a file beside this one."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -220,3 +264,21 @@ def hostile_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setattr(video, "DECODERS", Registry("decoder", {"pyav": "vqa_train.video.pyav:PyavDecoder"}))
     yield "hostile"
     sys.modules.pop("hostile", None)
+
+
+@pytest.fixture(scope="session")
+def tiny_registry_made(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """tests/registry/tiny_registry.py: small registered models, made once."""
+    path = Path(__file__).parent / "registry" / "tiny_registry.py"
+    spec = importlib.util.spec_from_file_location("tiny_registry", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module.build(tmp_path_factory.mktemp("tiny_registry"))
+
+
+@pytest.fixture
+def tiny_registry(tiny_registry_made: Any, own_cache: Path, tmp_path: Path) -> Any:
+    """A copy of them for one test: `root`, and the cache that this test uses."""
+    return tiny_registry_made.copy(tmp_path)

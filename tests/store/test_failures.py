@@ -98,6 +98,7 @@ def test_an_undecodable_name_is_spelled_out(features):
     assert features.failures() == []
 
 
+@pytest.mark.usefixtures("broken_documents")
 def test_a_key_that_is_no_hash_is_refused_before_anything_is_written(features):
     with pytest.raises(StoreError, match="key"):
         features.add_failures([failure(KEY), failure("short")], "r")

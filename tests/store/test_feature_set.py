@@ -31,8 +31,8 @@ def test_profiles_are_counted_over_shards(features, make_row):
 
 
 def test_a_run_is_kept_under_its_id_and_replaced_by_a_later_state(features):
-    features.write_run({"schema": "vqa-train/run-provenance/1", "run_id": "r1", "counts": {}})
-    path = features.write_run({"schema": "vqa-train/run-provenance/1", "run_id": "r1", "counts": {"done": 3}})
+    features.write_run({"run_id": "r1", "counts": {}})
+    path = features.write_run({"run_id": "r1", "counts": {"done": 3}})
     assert path == features.folder / "runs" / "r1.json"
     assert json.loads(path.read_text())["counts"] == {"done": 3}
 

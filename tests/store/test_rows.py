@@ -107,6 +107,7 @@ def test_the_digest_is_the_sha256_of_json_and_little_endian_floats(spec, make_ro
     assert row_digest(spec, row) == hashlib.sha256(identity.encode() + floats).hexdigest()[:16]
 
 
+@pytest.mark.usefixtures("broken_documents")
 @pytest.mark.parametrize(
     "outputs",
     [

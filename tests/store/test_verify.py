@@ -29,7 +29,7 @@ def store(root, spec, text_spec, make_row) -> Path:
         features.snapshot()
         features.append([make_row(each, n) for n in range(3, 5)], profile={"device": "cpu"}, run_id="r1")
         features.snapshot()
-        features.write_run({"schema": "vqa-train/run-provenance/1", "run_id": "r1", "argv": ["x"]})
+        features.write_run({"run_id": "r1", "argv": ["x"]})
     return root
 
 

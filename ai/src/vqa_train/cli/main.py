@@ -8,8 +8,11 @@ import typer
 
 from vqa_train import __version__
 from vqa_train.cli import (
+    bisect,
+    check,
     common,
     compare,
+    compare_models,
     datasets,
     evaluate,
     export,
@@ -17,6 +20,11 @@ from vqa_train.cli import (
     extract,
     fit,
     import_features,
+    lineage,
+    models,
+    profile,
+    promote,
+    quantize,
     register,
     report,
     score,
@@ -66,8 +74,16 @@ app.command("export")(export.export)
 app.command("export-backbone")(export_backbone.export_backbone)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("compare-models")(compare_models.compare_models)
+app.command("bisect")(bisect.bisect)
+app.command("promote")(promote.promote)
+app.add_typer(models.app, name="models", help="List, verify, alias, sign, bundle, push and pull registered models.")
 app.command("register")(register.register)
+app.command("profile")(profile.profile)
+app.command("quantize")(quantize.quantize)
+app.add_typer(check.app, name="check", help="Gates: is a model fit for release? Exit code 3 where not.")
 app.command("report")(report.report)
+app.command("lineage")(lineage.lineage)
 app.command("score")(score.score)
 app.add_typer(weights.app, name="weights", help="List, fetch, verify and add the weights that backbones need.")
 
