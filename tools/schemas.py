@@ -30,7 +30,7 @@ CLASSES = {
     "vqa-train/dataset/1": "datasets.manifest:DatasetManifest",
     "vqa-train/failure/1": "store.records:FailureRecord",
     "vqa-train/feature-set/1": "store.records:SetRecord",
-    "vqa-train/fit/1": "pipelines.fit_config:FitConfig",
+    "vqa-train/fit/1": "pipelines.fit.config:FitConfig",
     "vqa-train/head/2": "heads.checkpoint:_Header",
     "vqa-train/matrix/1": "store.records:MatrixRecord",
     "vqa-train/model/1": "registry.sidecar:ModelSidecar",
@@ -38,10 +38,10 @@ CLASSES = {
     "vqa-train/registry/2": "registry.entries:RegistryFile",
     "vqa-train/row-index/1": "store.index_file:IndexRecord",
     "vqa-train/run/2": "pipelines.runs:RunRecord",
-    "vqa-train/run-features/1": "pipelines.run_features:RunFeatures",
-    "vqa-train/run-status/1": "pipelines.heartbeat:RunStatus",
+    "vqa-train/run-features/1": "pipelines.fit.run_features:RunFeatures",
+    "vqa-train/run-status/1": "pipelines.extract.heartbeat:RunStatus",
     "vqa-train/shard-commit/1": "store.records:ShardCommit",
-    "vqa-train/space/1": "pipelines.tune_space:_SpaceFile",
+    "vqa-train/space/1": "pipelines.tune.space:_SpaceFile",
     "vqa-train/splits/1": "datasets.protocols.file:_Document",
     "vqa-train/store/1": "store.records:StoreRecord",
     "vqa-train/store-quarantine/1": "store.records:QuarantineRecord",
@@ -127,7 +127,7 @@ FIELDS: dict[tuple[str, str], dict[str, Any]] = {
 }
 """(class, field) -> a schema that says more than the class's annotation."""
 
-EXTRA = {"vqa-train/space/1": ("pipelines.tune_range:NumberRange", "pipelines.tune_range:Choices")}
+EXTRA = {"vqa-train/space/1": ("pipelines.tune.range:NumberRange", "pipelines.tune.range:Choices")}
 """Schema -> classes that only `FIELDS` refers to."""
 
 

@@ -96,7 +96,7 @@ def other_kinds(tiny: ModuleType, registry: Path) -> Path:
     """The same registry with `full` (against a reference), `curved` (a timeline) and `sure` (with an interval)."""
     import torch
 
-    from vqa_train.pipelines.register import RegisterConfig, register
+    from vqa_train.pipelines.models.register import RegisterConfig, register
 
     still, temporal = tiny.TinyBackbone(), tiny.TemporalBackbone()
     torch.manual_seed(2)

@@ -105,7 +105,7 @@ def test_mistakes_are_one_line(run: Any, tmp_path: Path, extra: tuple[str, ...],
 
 
 def test_ctrl_c_says_where_the_trials_are(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vqa_train.pipelines.tune_evaluate import Objective
+    from vqa_train.pipelines.tune.evaluate import Objective
 
     with monkeypatch.context() as patch:
         patch.setattr(Objective, "scores", lambda *_: signal.raise_signal(signal.SIGINT))

@@ -17,7 +17,7 @@ from vqa_train.core.types import Clip, FeatureSpec
 from vqa_train.onnx.export import export_module
 from vqa_train.onnx.probes import probe_clip
 from vqa_train.onnx.runtime import OnnxModel
-from vqa_train.pipelines.score_graphs import graph_inputs
+from vqa_train.pipelines.score.graphs import graph_inputs
 
 SIZES = [(96, 128), (241, 427), (64, 48)]
 

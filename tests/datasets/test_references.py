@@ -20,7 +20,7 @@ from vqa_train.datasets.manifest import DatasetManifest, read_manifest
 from vqa_train.datasets.protocols.units import units_of
 from vqa_train.datasets.scan import ScanReport
 from vqa_train.datasets.verify import verify
-from vqa_train.pipelines.fit_data import with_splits
+from vqa_train.pipelines.fit.data import with_splits
 
 FILES = (("src/p.mp4", "1"), ("enc/a.mp4", "a"), ("enc/b.mp4", "b"))
 

@@ -21,7 +21,7 @@ import pytest
 from vqa_train import backbones
 from vqa_train.core.hashing import sha256_file
 from vqa_train.onnx.runtime import OnnxModel
-from vqa_train.pipelines.register import RegisterConfig, register
+from vqa_train.pipelines.models.register import RegisterConfig, register
 from vqa_train.scoring import Score, Scorer
 from vqa_train.store.rows import FeatureRow
 from vqa_train.store.store import FeatureStore

@@ -11,9 +11,9 @@ import pytest
 
 from vqa_train.datasets.draft import ScanConfig
 from vqa_train.datasets.scan import scan
-from vqa_train.pipelines.extract import ExtractConfig, ExtractReport, extract_features
-from vqa_train.pipelines.shards import Shard
-from vqa_train.pipelines.status import status
+from vqa_train.pipelines.extract.run import ExtractConfig, ExtractReport, extract_features
+from vqa_train.pipelines.extract.shards import Shard
+from vqa_train.pipelines.extract.status import status
 from vqa_train.store.store import FeatureStore
 from vqa_train.store.verify import verify
 

@@ -9,8 +9,8 @@ import pytest
 from vqa_train.core.locations import location
 from vqa_train.core.remote import find
 from vqa_train.datasets.load import load_dataset
-from vqa_train.pipelines.import_config import ImportConfig
-from vqa_train.pipelines.import_features import import_features
+from vqa_train.pipelines.importing.config import ImportConfig
+from vqa_train.pipelines.importing.run import import_features
 from vqa_train.store.store import FeatureStore
 from vqa_train.store.verify import verify
 

@@ -53,8 +53,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def pages(tmp_path: Path, write_video: Callable[..., Path]) -> dict[str, Path]:
     """Reports of a run and of its model: 60 records with names that break pages, six of them real videos."""
-    from vqa_train.pipelines.export import export_run
-    from vqa_train.pipelines.fit import fit, load_fit_config
+    from vqa_train.pipelines.export.run import export_run
+    from vqa_train.pipelines.fit.run import fit, load_fit_config
     from vqa_train.pipelines.report.build import write_report
     from vqa_train.pipelines.report.config import ReportConfig
 

@@ -16,8 +16,8 @@ from vqa_train.core.locations import location
 from vqa_train.datasets.draft import ScanConfig
 from vqa_train.datasets.scan import scan
 from vqa_train.datasets.verify import verify as verify_dataset
-from vqa_train.pipelines.extract import extract_features
-from vqa_train.pipelines.extract_config import ExtractConfig
+from vqa_train.pipelines.extract.config import ExtractConfig
+from vqa_train.pipelines.extract.run import extract_features
 from vqa_train.store import filesystem
 from vqa_train.store.gc import gc
 from vqa_train.store.store import FeatureStore

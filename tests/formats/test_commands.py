@@ -45,7 +45,7 @@ def test_a_report_follows_its_schema(documents: ModuleType, reports: dict[str, A
 
 def test_what_a_study_keeps_follows_its_schema(documents: ModuleType, tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="optuna is not installed")
-    from vqa_train.pipelines.tune_study import opened
+    from vqa_train.pipelines.tune.study import opened
 
     kept = json.loads((Path(__file__).parent / "documents" / "tune-report-1.json").read_text("utf-8"))
     identity = {name: value for name, value in kept["study"].items() if name not in ("path", "name")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vqa_train.pipelines.column_moments import ColumnMoments
+from vqa_train.pipelines.fit.column_moments import ColumnMoments
 
 
 @pytest.mark.parametrize("shape", [(60, 4), (60, 3, 4)])

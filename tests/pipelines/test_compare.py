@@ -14,7 +14,7 @@ from scipy import stats
 
 from vqa_train.core.errors import RunError, UsageError
 from vqa_train.evaluation.significance import corrected_resampled_t
-from vqa_train.pipelines.compare import compare
+from vqa_train.pipelines.evaluate.compare import compare
 
 
 def rows(noise: float, count: int = 80, seed: int = 1) -> dict[str, Any]:

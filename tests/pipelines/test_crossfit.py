@@ -11,8 +11,8 @@ import torch
 from vqa_train.heads.config import TrainConfig
 from vqa_train.heads.table import TrainingTable, build_table
 from vqa_train.heads.trainer import predict
-from vqa_train.pipelines.crossfit import CrossFit, Fold
-from vqa_train.pipelines.fit_config import MemberConfig, seeds_of
+from vqa_train.pipelines.fit.config import MemberConfig, seeds_of
+from vqa_train.pipelines.fit.crossfit import CrossFit, Fold
 
 ROWS = 60
 FEATURES = np.random.default_rng(1).normal(size=(ROWS, 4)).astype(np.float32)

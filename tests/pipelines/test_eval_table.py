@@ -14,7 +14,7 @@ from scipy import stats
 from vqa_train.core.errors import UsageError
 from vqa_train.evaluation.outlier_ratio import outlier_ratio
 from vqa_train.evaluation.uncertainty import LabelUncertainty
-from vqa_train.pipelines.eval_table import TableConfig, evaluate_table
+from vqa_train.pipelines.evaluate.table import TableConfig, evaluate_table
 
 
 def columns(rows: int = 60) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from scipy import stats
 from vqa_train.core.errors import ModelError, UsageError
 from vqa_train.core.hashing import sha256_file
 from vqa_train.core.types import FeatureSpec
-from vqa_train.pipelines import fit as pipeline
-from vqa_train.pipelines.evaluate import evaluate_model
-from vqa_train.pipelines.export import export_run
-from vqa_train.pipelines.seen_rows import seen_rows_warning
+from vqa_train.pipelines.evaluate.model import evaluate_model
+from vqa_train.pipelines.evaluate.seen_rows import seen_rows_warning
+from vqa_train.pipelines.export.run import export_run
+from vqa_train.pipelines.fit import run as pipeline
 from vqa_train.registry.sidecar import read_sidecar
 from vqa_train.store.store import FeatureStore
 

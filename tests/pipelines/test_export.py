@@ -20,11 +20,11 @@ from vqa_train.core.hashing import sha256_file
 from vqa_train.core.types import FeatureSpec, OutputSpec, Sampling
 from vqa_train.heads.ensemble import Ensemble
 from vqa_train.onnx.runtime import OnnxModel
-from vqa_train.pipelines import fit as pipeline
 from vqa_train.pipelines import runs
-from vqa_train.pipelines.check_head import check_head
-from vqa_train.pipelines.export import export_run, golden_rows
-from vqa_train.pipelines.replay import replay_golden
+from vqa_train.pipelines.export.run import export_run, golden_rows
+from vqa_train.pipelines.fit import run as pipeline
+from vqa_train.pipelines.models.check_head import check_head
+from vqa_train.pipelines.models.replay import replay_golden
 from vqa_train.registry.sidecar import read_sidecar
 from vqa_train.store.store import FeatureRow, FeatureStore
 

@@ -18,11 +18,12 @@ from vqa_train.core.hashing import sha256_file
 from vqa_train.core.plugins import Registry
 from vqa_train.onnx import export
 from vqa_train.onnx.runtime import FINGERPRINT_KEY, OnnxModel
-from vqa_train.pipelines import export_backbone, score_ready
-from vqa_train.pipelines.export_files import ExportOptions, export_to_folder
-from vqa_train.pipelines.ready import make_ready
-from vqa_train.pipelines.score import Scorer
-from vqa_train.pipelines.score_ready import ensure_ready
+from vqa_train.pipelines.export import backbone as export_backbone
+from vqa_train.pipelines.export.files import ExportOptions, export_to_folder
+from vqa_train.pipelines.models.ready import make_ready
+from vqa_train.pipelines.score import ready as score_ready
+from vqa_train.pipelines.score.ready import ensure_ready
+from vqa_train.pipelines.score.scorer import Scorer
 from vqa_train.registry.cache import ready_models
 from vqa_train.registry.registry import ModelRegistry
 from vqa_train.video.decode import read_clips

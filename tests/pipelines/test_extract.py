@@ -20,8 +20,8 @@ from vqa_train.core.errors import ExitCode, Reason, UsageError
 from vqa_train.core.hashing import sha256_bytes, sha256_file
 from vqa_train.core.plugins import Registry
 from vqa_train.datasets.load import load_dataset
-from vqa_train.pipelines.extract import ExtractConfig, ExtractReport, extract_features
-from vqa_train.pipelines.shards import Shard
+from vqa_train.pipelines.extract.run import ExtractConfig, ExtractReport, extract_features
+from vqa_train.pipelines.extract.shards import Shard
 from vqa_train.store.store import FeatureSet, FeatureStore
 from vqa_train.store.verify import verify
 from vqa_train.video import pyav as video_pyav

@@ -17,11 +17,11 @@ import vqa_train.backbones.build
 from vqa_train.backbones.base import Compute
 from vqa_train.core.errors import UsageError
 from vqa_train.core.plugins import Registry
-from vqa_train.pipelines import compute as compute_module
-from vqa_train.pipelines.compute import in_words, network_seconds, resolve_compute
-from vqa_train.pipelines.extract import ExtractConfig, ExtractReport, extract_features
-from vqa_train.pipelines.extract_estimate import estimate
-from vqa_train.pipelines.shards import Shard
+from vqa_train.pipelines.extract import compute as compute_module
+from vqa_train.pipelines.extract.compute import in_words, network_seconds, resolve_compute
+from vqa_train.pipelines.extract.estimate import estimate
+from vqa_train.pipelines.extract.run import ExtractConfig, ExtractReport, extract_features
+from vqa_train.pipelines.extract.shards import Shard
 from vqa_train.store.store import FeatureStore
 
 

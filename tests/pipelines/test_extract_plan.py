@@ -14,9 +14,9 @@ from vqa_train.core.types import FeatureSpec, OutputSpec, Video
 from vqa_train.datasets.labels import LabelReport
 from vqa_train.datasets.load import Dataset
 from vqa_train.datasets.manifest import DatasetManifest
-from vqa_train.pipelines.extract_config import ExtractConfig
-from vqa_train.pipelines.extract_plan import plan_videos
-from vqa_train.pipelines.extract_writer import SetWriter
+from vqa_train.pipelines.extract.config import ExtractConfig
+from vqa_train.pipelines.extract.plan import plan_videos
+from vqa_train.pipelines.extract.writer import SetWriter
 from vqa_train.store.rows import FeatureRow
 from vqa_train.store.store import FeatureStore
 

@@ -11,9 +11,9 @@ import pytest
 from scipy import stats
 
 from vqa_train.core.config import parse
-from vqa_train.pipelines.fit import FitConfig, fit, load_fit_config
-from vqa_train.pipelines.import_config import ImportConfig
-from vqa_train.pipelines.import_features import import_features
+from vqa_train.pipelines.fit.run import FitConfig, fit, load_fit_config
+from vqa_train.pipelines.importing.config import ImportConfig
+from vqa_train.pipelines.importing.run import import_features
 from vqa_train.pipelines.runs import open_run
 
 RECIPE = Path(__file__).parents[2] / "ai" / "configs" / "features.yaml"

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from vqa_train.core.errors import ConfigError, RunError, StoreError
-from vqa_train.pipelines import fit as pipeline
 from vqa_train.pipelines import runs
+from vqa_train.pipelines.fit import run as pipeline
 
 
 def run(data: Any, output: Path, **options: Any) -> pipeline.FitResult:

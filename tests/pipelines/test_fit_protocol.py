@@ -22,9 +22,9 @@ from vqa_train.datasets.scan import scan
 from vqa_train.heads import resume as state
 from vqa_train.heads.checkpoint import load_ensemble
 from vqa_train.heads.trainer import predict
-from vqa_train.pipelines import fit as pipeline
 from vqa_train.pipelines import runs
-from vqa_train.pipelines.fit_resume import partial_folder
+from vqa_train.pipelines.fit import run as pipeline
+from vqa_train.pipelines.fit.resume import partial_folder
 from vqa_train.store.store import FeatureRow, FeatureStore
 
 QUICK: dict[str, Any] = {

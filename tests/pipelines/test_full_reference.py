@@ -22,13 +22,13 @@ from vqa_train.core.types import FeatureSpec, OutputSpec, Sampling
 from vqa_train.datasets.draft import ScanConfig
 from vqa_train.datasets.load import load_dataset
 from vqa_train.datasets.scan import scan
-from vqa_train.pipelines import fit as pipeline
 from vqa_train.pipelines import runs
-from vqa_train.pipelines.evaluate import evaluate_model
-from vqa_train.pipelines.export import export_run
-from vqa_train.pipelines.extract import ExtractConfig, extract_features
-from vqa_train.pipelines.extract_estimate import estimate
-from vqa_train.pipelines.register import RegisterConfig, register
+from vqa_train.pipelines.evaluate.model import evaluate_model
+from vqa_train.pipelines.export.run import export_run
+from vqa_train.pipelines.extract.estimate import estimate
+from vqa_train.pipelines.extract.run import ExtractConfig, extract_features
+from vqa_train.pipelines.fit import run as pipeline
+from vqa_train.pipelines.models.register import RegisterConfig, register
 from vqa_train.pipelines.table import FeatureInput, join, parse_inputs
 from vqa_train.registry.sidecar import ModelInput, read_sidecar, sidecar_path
 from vqa_train.store.store import FeatureRow, FeatureStore

@@ -19,9 +19,9 @@ from vqa_train.datasets.external.base import FeatureFileError
 from vqa_train.datasets.external.keys import imported_key
 from vqa_train.datasets.load import load_dataset
 from vqa_train.datasets.scan import scan
-from vqa_train.pipelines import store as store_pipeline
-from vqa_train.pipelines.extract import ExtractConfig, extract_features
-from vqa_train.pipelines.import_features import ImportConfig, import_features
+from vqa_train.pipelines.extract.run import ExtractConfig, extract_features
+from vqa_train.pipelines.importing.run import ImportConfig, import_features
+from vqa_train.pipelines.store import look as store_pipeline
 from vqa_train.store.gc import gc
 from vqa_train.store.store import FeatureStore
 from vqa_train.store.verify import verify

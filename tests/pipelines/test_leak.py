@@ -19,8 +19,8 @@ from vqa_train.evaluation.srocc import srocc
 from vqa_train.heads import HEADS, prepare
 from vqa_train.heads.config import TrainConfig
 from vqa_train.heads.table import build_table
-from vqa_train.pipelines.crossfit import CrossFit, Fold
-from vqa_train.pipelines.fit_config import MemberConfig
+from vqa_train.pipelines.fit.config import MemberConfig
+from vqa_train.pipelines.fit.crossfit import CrossFit, Fold
 
 ROWS = 72
 OPTIONS: dict[str, dict[str, Any]] = {"fusion": {"text": ["text"]}}

@@ -237,7 +237,7 @@ RECIPE: dict[str, Any] = {
 
 
 def fitted(data: Any, output: Path, loggers: list[dict[str, Any]], **options: Any) -> Any:
-    from vqa_train.pipelines import fit as pipeline
+    from vqa_train.pipelines.fit import run as pipeline
 
     return pipeline.fit(
         pipeline.parse_fit_config({**RECIPE, "loggers": loggers}, "recipe"),
@@ -355,7 +355,7 @@ def test_a_fit_without_loggers_imports_none(labelled_store: Any, tmp_path: Path)
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from vqa_train.pipelines.fit import fit, load_fit_config\n"
+        "from vqa_train.pipelines.fit.run import fit, load_fit_config\n"
         "recipe, store, dataset, output = sys.argv[1:]\n"
         "fit(load_fit_config(Path(recipe)), features=Path(store), output=Path(output), dataset=dataset)\n"
         "bad = {'tensorboard', 'mlflow', 'wandb', 'torch.utils.tensorboard'} & set(sys.modules)\n"

@@ -17,7 +17,7 @@ from vqa_train.backbones.base import BackboneOptions
 from vqa_train.backbones.dover import dover_mobile
 from vqa_train.backbones.dover_network import DoverNetwork
 from vqa_train.core.hashing import sha256_file
-from vqa_train.pipelines.ready import make_ready
+from vqa_train.pipelines.models.ready import make_ready
 from vqa_train.video.decode import read_clips
 
 SCORE = (

@@ -18,8 +18,8 @@ from vqa_train.core.errors import ModelError, UsageError
 from vqa_train.core.hashing import sha256_file
 from vqa_train.core.types import FeatureSpec
 from vqa_train.onnx.runtime import FINGERPRINT_KEY, OnnxModel
-from vqa_train.pipelines import publish
-from vqa_train.pipelines.register import RegisterConfig, register
+from vqa_train.pipelines.models import publish
+from vqa_train.pipelines.models.register import RegisterConfig, register
 from vqa_train.registry.registry import ModelRegistry
 from vqa_train.registry.sidecar import GoldenRows, ModelSidecar, read_sidecar, write_sidecar
 from vqa_train.scoring import Scorer

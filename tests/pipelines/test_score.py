@@ -19,8 +19,8 @@ import pytest
 from vqa_train import backbones
 from vqa_train.core.errors import ConfigError, MediaError, ModelError, Reason, UsageError, VqaError
 from vqa_train.core.hashing import sha256_file
-from vqa_train.pipelines import register as registering
-from vqa_train.pipelines.register import RegisterConfig, register
+from vqa_train.pipelines.models import register as registering
+from vqa_train.pipelines.models.register import RegisterConfig, register
 from vqa_train.registry.cache import onnx_cache_path
 from vqa_train.scoring import Score, ScoreFailure, Scorer, ScoreRequest
 

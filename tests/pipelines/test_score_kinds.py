@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vqa_train import backbones
 from vqa_train.core.errors import MediaError, ModelError, Reason, UsageError
-from vqa_train.pipelines.register import RegisterConfig, register
+from vqa_train.pipelines.models.register import RegisterConfig, register
 from vqa_train.scoring import Score, ScoreFailure, Scorer, ScoreRequest
 from vqa_train.video.decode import read_clips
 
@@ -294,7 +294,7 @@ def test_auto_that_cannot_start_cuda_says_so(
 def test_a_backbone_that_came_with_a_bundle_is_found_beside_its_registry(
     root: Path, clip: Path, tmp_path: Path
 ) -> None:
-    from vqa_train.pipelines.score_features import bundled
+    from vqa_train.pipelines.score.features import bundled
 
     copy = Path(shutil.copytree(root, tmp_path / "bundle"))
     assert bundled(copy / "plain" / "1") == copy / "onnx"

@@ -9,7 +9,7 @@ from threading import Event
 
 import pytest
 
-from vqa_train.pipelines.score_lanes import in_lanes
+from vqa_train.pipelines.score.lanes import in_lanes
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 5])

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from vqa_train.pipelines.score_plot import timeline_svg
+from vqa_train.pipelines.score.plot import timeline_svg
 from vqa_train.scoring import Score, Timeline
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vqa_train.core.errors import UsageError
-from vqa_train.pipelines.score_threshold import parse
+from vqa_train.pipelines.score.threshold import parse
 
 SIDECAR: Any = SimpleNamespace(
     name="m", targets=["overall", "a.low", "motion"], calibration=SimpleNamespace(half_widths={"overall": 0.5})

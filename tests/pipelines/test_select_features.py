@@ -17,14 +17,14 @@ from vqa_train.core.types import FeatureSpec, OutputSpec
 from vqa_train.datasets.load import load_dataset
 from vqa_train.datasets.protocols import parse_protocol
 from vqa_train.heads.table import build_table
-from vqa_train.pipelines import select_features as module
-from vqa_train.pipelines.fit_config import FitConfig, parse_fit_config
-from vqa_train.pipelines.fit_data import FitData, load_fit_data
-from vqa_train.pipelines.select_features import SelectOptions, select_features
-from vqa_train.pipelines.select_features_columns import labels_of, score_counts, tried_counts
-from vqa_train.pipelines.select_features_inputs import inputs_of_store, recipe_of
+from vqa_train.pipelines.fit.config import FitConfig, parse_fit_config
+from vqa_train.pipelines.fit.data import FitData, load_fit_data
+from vqa_train.pipelines.select_features import run as module
+from vqa_train.pipelines.select_features.columns import labels_of, score_counts, tried_counts
+from vqa_train.pipelines.select_features.inputs import inputs_of_store, recipe_of
+from vqa_train.pipelines.select_features.run import SelectOptions, select_features
 from vqa_train.pipelines.table import FeatureInput
-from vqa_train.pipelines.tune_evaluate import Objective, objective_metric, training_folds
+from vqa_train.pipelines.tune.evaluate import Objective, objective_metric, training_folds
 from vqa_train.store.store import FeatureRow, FeatureStore
 
 RIDGE = {"head": {"kind": "linear"}}
@@ -206,7 +206,7 @@ def test_folds_with_columns_of_their_own_are_those_of_a_table_with_these(
     metric = objective_metric("plcc", data)
     chosen = {fold.name: np.array([number, 2]) for number, fold in enumerate(validation.folds[:2])}
     chosen[validation.folds[2].name] = np.array([1, 0])
-    from vqa_train.pipelines import select_features_columns
+    from vqa_train.pipelines.select_features import columns as select_features_columns
 
     monkeypatch.setattr(select_features_columns, "order_of", lambda _v, _n, rows, _c: chosen[fold_of(validation, rows)])
     counts = score_counts(

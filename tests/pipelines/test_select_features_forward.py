@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import pytest
 
 from vqa_train.core.errors import ConfigError
-from vqa_train.pipelines.select_features_forward import Step, fewest, forward_selection
-from vqa_train.pipelines.tune_evaluate import Scored
+from vqa_train.pipelines.select_features.forward import Step, fewest, forward_selection
+from vqa_train.pipelines.tune.evaluate import Scored
 
 
 def scored(*folds: float) -> Scored:

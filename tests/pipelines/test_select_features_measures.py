@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vqa_train.pipelines import select_features_measures as measures
-from vqa_train.pipelines.select_features_measures import (
+from vqa_train.pipelines.select_features import measures
+from vqa_train.pipelines.select_features.measures import (
     linear_cka,
     mutual_information,
     nearest,

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from vqa_train.core.errors import UsageError
 from vqa_train.core.hashing import sha256_bytes
-from vqa_train.pipelines.extract import ExtractConfig, ExtractReport, extract_features
-from vqa_train.pipelines.shards import Shard, parse_shard
+from vqa_train.pipelines.extract.run import ExtractConfig, ExtractReport, extract_features
+from vqa_train.pipelines.extract.shards import Shard, parse_shard
 from vqa_train.store.store import FeatureStore
 from vqa_train.store.verify import verify
 

@@ -16,17 +16,17 @@ import pytest
 
 from vqa_train.core.errors import StoreError
 from vqa_train.engines.base import TaskResult, VideoTask
-from vqa_train.pipelines.extract import ExtractConfig, extract_features
-from vqa_train.pipelines.extract_config import SetReport
-from vqa_train.pipelines.heartbeat import Heartbeat
-from vqa_train.pipelines.shards import Shard
-from vqa_train.pipelines.status import status
+from vqa_train.pipelines.extract.config import SetReport
+from vqa_train.pipelines.extract.heartbeat import Heartbeat
+from vqa_train.pipelines.extract.run import ExtractConfig, extract_features
+from vqa_train.pipelines.extract.shards import Shard
+from vqa_train.pipelines.extract.status import status
 from vqa_train.store.gc import gc
 from vqa_train.store.store import FeatureStore
 from vqa_train.store.verify import verify
 
 CODE = (
-    "import sys; sys.argv[0] = 'vqa-train'; import vqa_train.pipelines.heartbeat as h; h.INTERVAL_S = 0.2; "
+    "import sys; sys.argv[0] = 'vqa-train'; import vqa_train.pipelines.extract.heartbeat as h; h.INTERVAL_S = 0.2; "
     "from vqa_train.cli.main import main; main()"
 )
 
@@ -172,7 +172,7 @@ def test_a_run_that_fails_says_so_and_no_store_has_no_status(
     def broken(*_: object, **__: object) -> None:
         raise OSError(5, "input/output error")
 
-    monkeypatch.setattr("vqa_train.pipelines.extract._conclude", broken)
+    monkeypatch.setattr("vqa_train.pipelines.extract.run._conclude", broken)
     with pytest.raises(OSError, match="input/output"):
         extract_features(
             ExtractConfig(dataset=str(make_dataset(1)), output=tmp_path / "store", backbones=("nss",), workers=0)

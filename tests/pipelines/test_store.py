@@ -9,7 +9,7 @@ import pytest
 
 from vqa_train.core.errors import Reason
 from vqa_train.core.types import FeatureSpec, OutputSpec
-from vqa_train.pipelines import store as pipeline
+from vqa_train.pipelines.store import look as pipeline
 from vqa_train.store.rows import Failure, FeatureRow
 from vqa_train.store.store import FeatureStore
 

@@ -10,9 +10,9 @@ import pytest
 
 from vqa_train.core.errors import StoreError, UsageError
 from vqa_train.core.hashing import sha256_bytes
-from vqa_train.pipelines import store as pipeline
-from vqa_train.pipelines.extract import ExtractConfig, extract_features
-from vqa_train.pipelines.store_deep import DeepConfig, verify_deep
+from vqa_train.pipelines.extract.run import ExtractConfig, extract_features
+from vqa_train.pipelines.store import look as pipeline
+from vqa_train.pipelines.store.deep import DeepConfig, verify_deep
 from vqa_train.store.arrow import decode, encode, to_batch
 from vqa_train.store.batch import digests, statistics
 from vqa_train.store.seal import sealed
@@ -75,7 +75,7 @@ def test_a_change_within_the_bound_passes(extracted):
 
 def test_another_seed_takes_other_keys(extracted, monkeypatch):
     manifest, store = extracted
-    from vqa_train.pipelines import store_deep
+    from vqa_train.pipelines.store import deep as store_deep
 
     taken = []
     real = store_deep._extract

@@ -19,11 +19,11 @@ from scipy import stats
 
 from vqa_train.core.errors import ConfigError, RunError, UsageError
 from vqa_train.datasets.protocols import parse_protocol
-from vqa_train.pipelines.fit import FitConfig, fit, load_fit_config
-from vqa_train.pipelines.fit_data import load_fit_data
-from vqa_train.pipelines.tune import Standing, TuneOptions, tune
-from vqa_train.pipelines.tune_evaluate import Objective, objective_metric, training_folds
-from vqa_train.pipelines.tune_space import apply
+from vqa_train.pipelines.fit.data import load_fit_data
+from vqa_train.pipelines.fit.run import FitConfig, fit, load_fit_config
+from vqa_train.pipelines.tune.evaluate import Objective, objective_metric, training_folds
+from vqa_train.pipelines.tune.run import Standing, TuneOptions, tune
+from vqa_train.pipelines.tune.space import apply
 
 SPACE = ("lr=float:1e-3:3e-2:log", "hidden=categorical:[8]|[]", "dropout=float:0:0.4")
 
@@ -253,7 +253,7 @@ def test_members_are_tuned_together(labelled_store: Any, tmp_path: Path) -> None
 def test_heads_that_trials_share_are_trained_once(
     labelled_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vqa_train.pipelines import tune_evaluate
+    from vqa_train.pipelines.tune import evaluate as tune_evaluate
 
     asked: list[list[str]] = []
     fit_heads = tune_evaluate.fit_heads

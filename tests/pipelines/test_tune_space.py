@@ -9,9 +9,9 @@ import pytest
 
 from vqa_train.core.errors import ConfigError, UsageError
 from vqa_train.heads.config import HeadConfig, TrainConfig
-from vqa_train.pipelines.fit_config import MemberConfig
-from vqa_train.pipelines.tune_range import Choices, NumberRange, parse_range
-from vqa_train.pipelines.tune_space import apply, current, read_space, resolve
+from vqa_train.pipelines.fit.config import MemberConfig
+from vqa_train.pipelines.tune.range import Choices, NumberRange, parse_range
+from vqa_train.pipelines.tune.space import apply, current, read_space, resolve
 
 ONE = [MemberConfig(name="head", train=TrainConfig())]
 TWO = [

@@ -12,8 +12,8 @@ import optuna
 import pytest
 
 from vqa_train.core.errors import RunError
-from vqa_train.pipelines.tune_range import NumberRange, Param
-from vqa_train.pipelines.tune_study import Outcome, opened, uninterrupted
+from vqa_train.pipelines.tune.range import NumberRange, Param
+from vqa_train.pipelines.tune.study import Outcome, opened, uninterrupted
 
 
 def test_ctrl_c_waits_for_a_call_to_the_database() -> None:
@@ -29,8 +29,8 @@ def test_trials_of_a_process_that_kill_9_ended_are_marked_as_failed(tmp_path: Pa
     code = """
 import os, signal, sys
 from pathlib import Path
-from vqa_train.pipelines.tune_range import NumberRange, Param
-from vqa_train.pipelines.tune_study import Outcome, opened
+from vqa_train.pipelines.tune.range import NumberRange, Param
+from vqa_train.pipelines.tune.study import Outcome, opened
 with opened(Path(sys.argv[1]), "s", {"a": "1"}, maximise=True) as study:
     first, *_ = study.ask([Param("epochs", NumberRange(kind="int", low=1, high=9))], 3, 0, {"epochs": 5})
     study.tell(first, Outcome(value=0.5, folds={"f": 0.5}))

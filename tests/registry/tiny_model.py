@@ -24,7 +24,7 @@ from vqa_train.heads.graph import ScoringGraph
 from vqa_train.heads.mlp import MlpHead
 from vqa_train.onnx.export import export_module
 from vqa_train.onnx.parity import check_parity, torch_reference
-from vqa_train.pipelines.export import golden_rows
+from vqa_train.pipelines.export.run import golden_rows
 from vqa_train.registry.facts import Calibration, MemberFacts, TargetInterval
 from vqa_train.registry.sidecar import (
     INTERVAL_KEY,

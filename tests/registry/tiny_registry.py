@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vqa_train import backbones
-from vqa_train.pipelines.register import RegisterConfig, register
+from vqa_train.pipelines.models.register import RegisterConfig, register
 
 TESTS = Path(__file__).parents[1]
 

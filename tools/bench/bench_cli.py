@@ -25,9 +25,9 @@ from vqa_train.core.files import atomic_write_bytes, atomic_write_json
 from vqa_train.datasets.draft import ScanConfig
 from vqa_train.datasets.load import load_dataset
 from vqa_train.datasets.scan import scan
-from vqa_train.pipelines.export import export_run
-from vqa_train.pipelines.fit import fit, load_fit_config
-from vqa_train.pipelines.register import RegisterConfig, register
+from vqa_train.pipelines.export.run import export_run
+from vqa_train.pipelines.fit.run import fit, load_fit_config
+from vqa_train.pipelines.models.register import RegisterConfig, register
 from vqa_train.store.store import FeatureRow, FeatureStore
 
 BIN = Path(sys.executable).parent

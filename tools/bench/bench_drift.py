@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
 
+from vqa_train.pipelines.fit.training_statistics import training_statistics
 from vqa_train.pipelines.gates.drift_columns import RowCollector, compare_columns
 from vqa_train.pipelines.gates.drift_limits import DriftLimits
 from vqa_train.pipelines.gates.drift_scores import compare_scores
 from vqa_train.pipelines.gates.result import Check
-from vqa_train.pipelines.training_statistics import training_statistics
 
 SIZES = ((960, 240), (960, 50), (200, 200), (100, 1000), (100, 40))
 SHIFT_ROWS = (30, 50, 100, 300)

@@ -31,7 +31,7 @@ from vqa_train.core.files import atomic_write_bytes, atomic_write_json
 from vqa_train.core.hashing import sha256_file
 from vqa_train.engines.base import EngineOptions, VideoTask
 from vqa_train.engines.local import LocalEngine
-from vqa_train.pipelines.compute import resolve_compute
+from vqa_train.pipelines.extract.compute import resolve_compute
 from vqa_train.store.store import FeatureStore
 from vqa_train.video.workers import DecodeJob, decode_many
 

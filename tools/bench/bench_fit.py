@@ -37,9 +37,9 @@ from vqa_train.evaluation.summary import fold_metrics, summarise
 from vqa_train.heads.config import TrainConfig
 from vqa_train.heads.table import TrainingTable, build_table
 from vqa_train.heads.trainer import HeadJob, fit_heads
-from vqa_train.pipelines.fit import FitConfig, FitOptions, fit, load_fit_config
-from vqa_train.pipelines.import_config import ImportConfig
-from vqa_train.pipelines.import_features import import_features
+from vqa_train.pipelines.fit.run import FitConfig, FitOptions, fit, load_fit_config
+from vqa_train.pipelines.importing.config import ImportConfig
+from vqa_train.pipelines.importing.run import import_features
 
 RECIPE = Path("ai/configs/features.yaml")
 OUTPUT = Path("docs/benchmarks")

@@ -32,8 +32,8 @@ from vqa_train.datasets.protocols import LeaveOneGroupOut, plan_splits
 from vqa_train.evaluation.plcc import plcc
 from vqa_train.evaluation.srocc import srocc
 from vqa_train.heads.trainer import fit_head, predict
-from vqa_train.pipelines.extract import ExtractConfig, extract_features
-from vqa_train.pipelines.fit import load_fit_config
+from vqa_train.pipelines.extract.run import ExtractConfig, extract_features
+from vqa_train.pipelines.fit.run import load_fit_config
 from vqa_train.pipelines.table import FeatureInput, Table, join
 from vqa_train.store.store import FeatureStore
 

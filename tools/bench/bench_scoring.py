@@ -32,9 +32,9 @@ from vqa_train.core.files import atomic_write_bytes, atomic_write_json
 from vqa_train.core.hashing import sha256_file
 from vqa_train.engines.base import EngineOptions, VideoTask
 from vqa_train.engines.local import LocalEngine
-from vqa_train.pipelines.extract import one_thread_per_clip
-from vqa_train.pipelines.publish import publish
-from vqa_train.pipelines.ready import _write
+from vqa_train.pipelines.extract.run import one_thread_per_clip
+from vqa_train.pipelines.models.publish import publish
+from vqa_train.pipelines.models.ready import _write
 from vqa_train.registry.registry import ModelRegistry
 from vqa_train.scoring import Score, Scorer
 from vqa_train.store.store import FeatureStore

@@ -127,15 +127,15 @@ def step_plan(root: Path, rows: int) -> dict[str, Any]:
 
 
 def step_plan_videos(root: Path, rows: int) -> dict[str, Any]:
-    """The same through pipelines.extract_plan, with `rows` records of videos, whose files are not there."""
+    """The same through pipelines.extract.plan, with `rows` records of videos, whose files are not there."""
     from vqa_train.core.hashcache import HashCache
     from vqa_train.core.types import Video
     from vqa_train.datasets.labels import LabelReport
     from vqa_train.datasets.load import Dataset
     from vqa_train.datasets.manifest import DatasetManifest
-    from vqa_train.pipelines.extract_config import ExtractConfig
-    from vqa_train.pipelines.extract_plan import plan_videos
-    from vqa_train.pipelines.extract_writer import SetWriter
+    from vqa_train.pipelines.extract.config import ExtractConfig
+    from vqa_train.pipelines.extract.plan import plan_videos
+    from vqa_train.pipelines.extract.writer import SetWriter
 
     videos = tuple(Video(id=str(n), path=f"{n}.mp4", sha256=key_of(n), bytes=1) for n in range(rows))
     dataset = Dataset(DatasetManifest.model_construct(name="bench"), root, "", root, videos, LabelReport())
@@ -183,7 +183,7 @@ def step_scan(root: Path, rows: int) -> dict[str, Any]:
 
 def step_verify(root: Path, rows: int) -> dict[str, Any]:
     """Every byte of the store, against sha256sum over the same files; the page cache is warm for both."""
-    from vqa_train.pipelines.store import verify
+    from vqa_train.pipelines.store.look import verify
 
     files = sorted(str(path) for path in root.rglob("*") if path.is_file() and "cache" not in path.parts)
     size = sum(Path(path).stat().st_size for path in files)

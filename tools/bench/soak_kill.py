@@ -112,7 +112,7 @@ class Launcher:
 def serve() -> None:
     """Fork the command for each line of arguments on stdin; its pid, and when it has ended its exit code, to stdout."""
     from vqa_train.cli.main import main as command
-    from vqa_train.pipelines import extract  # noqa: F401
+    from vqa_train.pipelines.extract import run as extract  # noqa: F401
 
     import_everything()
     print("ready", flush=True)

@@ -210,7 +210,7 @@ def _read_splits(data: bytes, folder: Path) -> object:
 
 
 def _read_recipe(data: bytes, folder: Path) -> object:
-    from vqa_train.pipelines.fit_config import load_fit_config
+    from vqa_train.pipelines.fit.config import load_fit_config
 
     return load_fit_config(_file(folder, "r.yaml", data))
 
@@ -227,13 +227,13 @@ params:
 @cache
 def _members() -> Any:
     from vqa_train.heads.config import TrainConfig
-    from vqa_train.pipelines.fit_config import MemberConfig
+    from vqa_train.pipelines.fit.config import MemberConfig
 
     return [MemberConfig(name="head", train=TrainConfig())]
 
 
 def _read_space(data: bytes, folder: Path) -> object:
-    from vqa_train.pipelines.tune_space import read_space
+    from vqa_train.pipelines.tune.space import read_space
 
     return read_space(_file(folder, "s.yaml", data), [], _members())
 

@@ -35,8 +35,8 @@ class Fitted:
 
 @pytest.fixture(scope="session")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
-    from vqa_train.pipelines import fit as pipeline
-    from vqa_train.pipelines.export import export_run
+    from vqa_train.pipelines.export.run import export_run
+    from vqa_train.pipelines.fit import run as pipeline
 
     root = tmp_path_factory.mktemp("fitted")
     rng = np.random.default_rng(5)
@@ -134,7 +134,7 @@ def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     import importlib
 
     from vqa_train import backbones
-    from vqa_train.pipelines.register import RegisterConfig, register
+    from vqa_train.pipelines.models.register import RegisterConfig, register
 
     tests = Path(__file__).parents[2]
     monkeypatch.syspath_prepend(tests / "registry")

@@ -16,9 +16,9 @@ from vqa_train import backbones
 from vqa_train.datasets.draft import ScanConfig
 from vqa_train.datasets.load import load_dataset
 from vqa_train.datasets.scan import scan
-from vqa_train.pipelines.export import export_run
-from vqa_train.pipelines.fit import fit, parse_fit_config
-from vqa_train.pipelines.register import RegisterConfig, register
+from vqa_train.pipelines.export.run import export_run
+from vqa_train.pipelines.fit.run import fit, parse_fit_config
+from vqa_train.pipelines.models.register import RegisterConfig, register
 from vqa_train.store.store import FeatureRow, FeatureStore
 
 LINEAR = {"head": {"kind": "linear"}}

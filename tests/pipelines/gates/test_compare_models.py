@@ -14,7 +14,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from vqa_train.core.errors import ConfigError, ModelError, UsageError
-from vqa_train.pipelines.evaluate import evaluate_model
+from vqa_train.pipelines.evaluate.model import evaluate_model
 from vqa_train.pipelines.gates.compare_models import (
     CompareModelsLimits,
     CompareModelsResult,

@@ -26,7 +26,7 @@ from vqa_train.onnx.runtime import OnnxModel
 from vqa_train.onnx.support import highest_ir_version, highest_opset
 from vqa_train.pipelines.gates.compat import CompatLimits, check_compat
 from vqa_train.pipelines.gates.result import Check, GateReport
-from vqa_train.pipelines.register import RegisterConfig, register
+from vqa_train.pipelines.models.register import RegisterConfig, register
 from vqa_train.registry.sidecar import ModelSidecar, read_sidecar, sidecar_path, write_sidecar
 from vqa_train.store.store import FeatureRow, FeatureStore
 

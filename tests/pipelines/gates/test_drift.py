@@ -24,13 +24,13 @@ from vqa_train.datasets.draft import ScanConfig
 from vqa_train.datasets.scan import scan
 from vqa_train.onnx.runtime import OnnxModel
 from vqa_train.pipelines import runs
-from vqa_train.pipelines.export import export_run
-from vqa_train.pipelines.fit import fit, parse_fit_config
+from vqa_train.pipelines.export.run import export_run
+from vqa_train.pipelines.fit.run import fit, parse_fit_config
+from vqa_train.pipelines.fit.training_statistics import bin_shares, effective_rows, training_statistics
 from vqa_train.pipelines.gates.drift import DriftInput, DriftLimits, check_drift
 from vqa_train.pipelines.gates.drift_columns import RowCollector, compare_columns
 from vqa_train.pipelines.gates.drift_scores import psi, psi_noise
 from vqa_train.pipelines.gates.result import GateReport
-from vqa_train.pipelines.training_statistics import bin_shares, effective_rows, training_statistics
 from vqa_train.registry.facts import InputStatistics
 from vqa_train.registry.sidecar import read_sidecar, sidecar_path, write_sidecar
 from vqa_train.store.store import FeatureStore

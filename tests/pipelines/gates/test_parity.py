@@ -118,7 +118,7 @@ def test_stale_weights_are_caught_where_the_run_was_fitted_again_by_the_same_rec
 
 
 def test_the_run_of_another_recipe_is_named(fitted: Any, tmp_path: Path) -> None:
-    from vqa_train.pipelines import fit as pipeline
+    from vqa_train.pipelines.fit import run as pipeline
 
     config = pipeline.parse_fit_config(
         {"schema": "vqa-train/fit/1", "features": {"video": {"set": "fake"}}, "train": {"epochs": 1}}, "recipe"

@@ -21,7 +21,7 @@ from vqa_train.core.errors import ConfigError, ModelError, UsageError
 from vqa_train.core.files import atomic_write_json
 from vqa_train.core.hashing import sha256_file
 from vqa_train.pipelines import runs
-from vqa_train.pipelines.evaluate import evaluate_model
+from vqa_train.pipelines.evaluate.model import evaluate_model
 from vqa_train.pipelines.gates import promote_runs
 from vqa_train.pipelines.gates.config import resolve
 from vqa_train.pipelines.gates.corpus import Corpus, CorpusRow, corpus_of_run, leaks

@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 from vqa_train.core.errors import ModelError, UsageError
 from vqa_train.datasets.load import load_dataset
 from vqa_train.onnx.runtime import OnnxModel
-from vqa_train.pipelines.fit_data import with_splits
+from vqa_train.pipelines.evaluate.seen_rows import keeps_test_rows
+from vqa_train.pipelines.fit.data import with_splits
 from vqa_train.pipelines.gates import quantize as gate
 from vqa_train.pipelines.gates.parity import ParityLimits, check_parity
 from vqa_train.pipelines.gates.quantize import QuantizeConfig, QuantizeLimits, quantize
 from vqa_train.pipelines.gates.result import GateReport
-from vqa_train.pipelines.seen_rows import keeps_test_rows
 from vqa_train.registry.sidecar import read_sidecar, sidecar_path, write_sidecar
 from vqa_train.store.store import FeatureStore
 
@@ -172,7 +172,7 @@ def test_the_quantised_model_can_be_registered_and_scores(
 ) -> None:
     """On a store of a real backbone's features, as a user has it."""
     from vqa_train import backbones
-    from vqa_train.pipelines.register import RegisterConfig, register
+    from vqa_train.pipelines.models.register import RegisterConfig, register
     from vqa_train.registry.registry import ModelRegistry
 
     tests = Path(__file__).parents[2]
@@ -183,7 +183,7 @@ def test_the_quantised_model_can_be_registered_and_scores(
     monkeypatch.setattr("vqa_train.onnx.quantise.MIN_WEIGHTS", 10)
     monkeypatch.setattr("vqa_train.onnx.quantise.MIN_SHARE", 0.0)
     from vqa_train.onnx.quantise import quantise
-    from vqa_train.pipelines.export import golden_rows
+    from vqa_train.pipelines.export.run import golden_rows
     from vqa_train.registry.sidecar import OnnxFile
 
     model = tiny.export_tiny(tmp_path / "m.onnx", ensemble=True)

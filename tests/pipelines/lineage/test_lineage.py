@@ -25,12 +25,12 @@ from vqa_train.core.types import FeatureSpec, OutputSpec
 from vqa_train.datasets.draft import ScanConfig
 from vqa_train.datasets.load import Dataset, load_dataset
 from vqa_train.datasets.scan import scan
-from vqa_train.pipelines import fit as pipeline
-from vqa_train.pipelines.export import export_run
+from vqa_train.pipelines.export.run import export_run
+from vqa_train.pipelines.fit import run as pipeline
 from vqa_train.pipelines.lineage.graph import Lineage, Node
 from vqa_train.pipelines.lineage.trace import LineageConfig, trace
 from vqa_train.pipelines.lineage.tree import tree_lines
-from vqa_train.pipelines.register import RegisterConfig, register
+from vqa_train.pipelines.models.register import RegisterConfig, register
 from vqa_train.store.store import FeatureRow, FeatureSet, FeatureStore
 from vqa_train.store.tags import tag
 

@@ -18,9 +18,9 @@ from PIL import Image
 from scipy import stats
 
 from vqa_train.core.errors import ModelError, RunError, UsageError
-from vqa_train.pipelines import fit as pipeline
 from vqa_train.pipelines import runs
-from vqa_train.pipelines.export import export_run
+from vqa_train.pipelines.export.run import export_run
+from vqa_train.pipelines.fit import run as pipeline
 from vqa_train.pipelines.report.build import ReportResult, write_report
 from vqa_train.pipelines.report.config import ReportConfig
 from vqa_train.pipelines.report.rows import load_rows

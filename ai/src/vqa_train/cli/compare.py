@@ -27,8 +27,8 @@ def compare(
     json: JsonOption = None,
 ) -> None:
     """Is one model better than another? Tests every pair over the same held-out rows and splits, Holm-corrected."""
-    from vqa_train.pipelines.compare import DEFAULT_METRICS
-    from vqa_train.pipelines.compare import compare as compare_models
+    from vqa_train.pipelines.evaluate.compare import DEFAULT_METRICS
+    from vqa_train.pipelines.evaluate.compare import compare as compare_models
 
     result = compare_models(
         models,

@@ -14,7 +14,7 @@ from vqa_train.core.locations import location
 if TYPE_CHECKING:
     from vqa_train.evaluation.report import EvalReport
     from vqa_train.evaluation.results import Estimate, TargetResult
-    from vqa_train.pipelines.eval_table import TableConfig
+    from vqa_train.pipelines.evaluate.table import TableConfig
 
 _MODEL, _TABLE = "Of a model on cached features", "Of stored predictions in a table"
 _COLUMNS = {
@@ -140,7 +140,7 @@ def evaluate(
         raise UsageError("name what to measure", hint="either --model with --features, or --table with --label")
     result: Any
     if table is not None:
-        from vqa_train.pipelines.eval_table import TableConfig, evaluate_table
+        from vqa_train.pipelines.evaluate.table import TableConfig, evaluate_table
 
         model_options = {"--features": features, "--dataset": dataset, "--predictions": predictions}
         _refuse([name for name, value in model_options.items() if value], "--table")
@@ -172,7 +172,7 @@ def evaluate(
         if votes is not None and not votes.isdecimal():
             raise UsageError(f"--votes must be a number with --model, got {votes!r}")
         # Here, not above: it loads torch, and wrong usage need not wait for that.
-        from vqa_train.pipelines.evaluate import evaluate_model
+        from vqa_train.pipelines.evaluate.model import evaluate_model
 
         result = evaluate_model(
             str(model),

@@ -17,7 +17,7 @@ def export(
     json: JsonOption = None,
 ) -> None:
     """Write a run's heads as one ONNX file with a JSON sidecar; fails unless torch and onnxruntime agree."""
-    from vqa_train.pipelines.export import export_run
+    from vqa_train.pipelines.export.run import export_run
 
     result = export_run(checkpoint, output, opset=opset)
     emit_json(result.to_json(), json)

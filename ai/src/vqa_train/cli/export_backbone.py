@@ -60,7 +60,7 @@ def _export(
     opset: int,
     json: str | None,
 ) -> None:
-    from vqa_train.pipelines.export_files import ExportOptions, export_to_folder
+    from vqa_train.pipelines.export.files import ExportOptions, export_to_folder
 
     options = ExportOptions(weights=weights, random_weights=random_weights, opset=opset)
     result = export_to_folder(name, output, options, videos=videos)
@@ -71,7 +71,7 @@ def _export(
 
 
 def _make_ready(name: str, weights: Path | None, random_weights: int | None, opset: int, json: str | None) -> None:
-    from vqa_train.pipelines.ready import make_ready
+    from vqa_train.pipelines.models.ready import make_ready
 
     sidecar = make_ready(name, weights=weights, random_weights=random_weights, opset=opset, log=log)
     emit_json({"model": sidecar.name, "onnx_sha256": sidecar.onnx.sha256}, json)

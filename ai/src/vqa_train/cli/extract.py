@@ -13,8 +13,8 @@ from vqa_train.cli.options import DataRootOption, ManifestsOption, StoreOutputOp
 from vqa_train.cli.signals import stop_on_signals
 
 if TYPE_CHECKING:
-    from vqa_train.pipelines.extract import ExtractReport
-    from vqa_train.pipelines.extract_estimate import Estimate
+    from vqa_train.pipelines.extract.estimate import Estimate
+    from vqa_train.pipelines.extract.run import ExtractReport
 
 
 def extract_features(
@@ -89,8 +89,8 @@ def extract_features(
 
     # Before torch is loaded: idle OpenMP threads that spin take the cores from the decoders.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from vqa_train.pipelines.extract_config import ExtractConfig
-    from vqa_train.pipelines.shards import parse_shard
+    from vqa_train.pipelines.extract.config import ExtractConfig
+    from vqa_train.pipelines.extract.shards import parse_shard
     from vqa_train.video.job import DecodeLimits
 
     config = ExtractConfig(
@@ -123,7 +123,7 @@ def extract_features(
         limit=limit,
     )
     if dry_run:
-        from vqa_train.pipelines.extract_estimate import estimate
+        from vqa_train.pipelines.extract.estimate import estimate
 
         found = estimate(config, log=log)
         emit_json(found.to_json(), json)
@@ -132,7 +132,7 @@ def extract_features(
         return
     try:
         with stop_on_signals() as stop:
-            from vqa_train.pipelines import extract
+            from vqa_train.pipelines.extract import run as extract
 
             report = extract.extract_features(config, log=log, stop=stop)
     except KeyboardInterrupt:
@@ -152,7 +152,7 @@ def _size(count: int) -> str:
 
 
 def _print_estimate(found: Estimate) -> None:
-    from vqa_train.pipelines.compute import in_words
+    from vqa_train.pipelines.extract.compute import in_words
 
     rows = [[s.name, s.videos, _size(s.bytes), s.known, s.failed_before] for s in found.sets]
     print_table("would be extracted", ["feature set", "videos", "features", "known", "failed before"], rows)

@@ -21,7 +21,7 @@ from vqa_train.cli.options import (
 
 if TYPE_CHECKING:
     from vqa_train.core.progress import Advance
-    from vqa_train.pipelines.fit import FitConfig, FitResult
+    from vqa_train.pipelines.fit.run import FitConfig, FitResult
 
 _SHOWN = {"srocc": "SROCC", "plcc": "PLCC", "krocc": "KROCC", "rmse": "RMSE", "mae": "MAE", "vquala": "VQualA"}
 
@@ -73,7 +73,7 @@ def fit(
     """Train small heads on cached features and measure them by a protocol."""
     from vqa_train.core.files import display_path
     from vqa_train.core.progress import progress
-    from vqa_train.pipelines import fit as pipeline
+    from vqa_train.pipelines.fit import run as pipeline
 
     recipe = _recipe(config, inputs, protocol, seeds, calibration, missing_mos, missing_features, memory_limit, seed)
     try:
@@ -120,7 +120,7 @@ def _recipe(
 ) -> FitConfig:
     """The recipe with what the command line says instead."""
     from vqa_train.core.errors import UsageError
-    from vqa_train.pipelines import fit as pipeline
+    from vqa_train.pipelines.fit import run as pipeline
     from vqa_train.pipelines.table import parse_inputs
 
     values: dict[str, Any] = pipeline.load_fit_config(path).model_dump(mode="json", by_alias=True)

@@ -13,7 +13,7 @@ from vqa_train.core.errors import UsageError
 from vqa_train.core.locations import location
 
 if TYPE_CHECKING:
-    from vqa_train.pipelines.import_config import ImportReport
+    from vqa_train.pipelines.importing.config import ImportReport
 
 _SHOWN = 5
 
@@ -77,7 +77,7 @@ def import_features(
     The labels become a dataset of the store: `fit` and `eval` find it by its name. Importing a file again changes
     nothing. Exit code 4: done, but some rows have no features or no video.
     """
-    from vqa_train.pipelines import import_features as pipeline
+    from vqa_train.pipelines.importing import run as pipeline
 
     report = pipeline.import_features(
         pipeline.ImportConfig(

@@ -27,8 +27,8 @@ def register(
     json_path: JsonOption = None,
 ) -> None:
     """Verify an exported head, export its backbones, and publish both under a name."""
-    from vqa_train.pipelines.register import RegisterConfig
-    from vqa_train.pipelines.register import register as run
+    from vqa_train.pipelines.models.register import RegisterConfig
+    from vqa_train.pipelines.models.register import register as run
 
     sidecar = run(
         RegisterConfig(

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from threading import Event
 
     from vqa_train.cli.score_results import Results
-    from vqa_train.pipelines.score import Scorer
-    from vqa_train.pipelines.score_journal import Journal
-    from vqa_train.pipelines.score_list import Requests
+    from vqa_train.pipelines.score.journal import Journal
+    from vqa_train.pipelines.score.requests import Requests
+    from vqa_train.pipelines.score.scorer import Scorer
 
 
 def score(
@@ -62,10 +62,10 @@ def score(
     """
     from vqa_train.cli.score_results import Form, Results
     from vqa_train.cli.signals import stop_on_signals
-    from vqa_train.pipelines.score import Scorer
-    from vqa_train.pipelines.score_list import requests
-    from vqa_train.pipelines.score_ready import ensure_ready
-    from vqa_train.pipelines.score_threshold import parse
+    from vqa_train.pipelines.score.ready import ensure_ready
+    from vqa_train.pipelines.score.requests import requests
+    from vqa_train.pipelines.score.scorer import Scorer
+    from vqa_train.pipelines.score.threshold import parse
 
     with stop_on_signals() as stop:
         items = requests(videos, prompt, reference, stop=stop)
@@ -132,7 +132,7 @@ def _check_plot(path: Path, items: Requests) -> None:
 def _journal(output: Path | None, scorer: Scorer, *, timeline: bool) -> AbstractContextManager[Journal | None]:
     if output is None:
         return nullcontext()
-    from vqa_train.pipelines.score_journal import Journal
+    from vqa_train.pipelines.score.journal import Journal
 
     journal = Journal(output, scorer.sidecar, timeline=timeline)
     if journal.stale:

@@ -14,9 +14,9 @@ from pathlib import Path
 from vqa_train.cli import common
 from vqa_train.core.errors import ExitCode
 from vqa_train.core.files import atomic_write_bytes
-from vqa_train.pipelines.score_report import Judged, Result, csv_rows, judge, line, report
-from vqa_train.pipelines.score_threshold import Threshold
-from vqa_train.pipelines.score_types import Score
+from vqa_train.pipelines.score.report import Judged, Result, csv_rows, judge, line, report
+from vqa_train.pipelines.score.threshold import Threshold
+from vqa_train.pipelines.score.types import Score
 from vqa_train.registry.sidecar import SPREAD, ModelSidecar
 
 
@@ -89,7 +89,7 @@ class Results:
             self._drawn[name] += 1
             # Videos of one name in several folders have drawings of their own.
             place /= f"{name}.svg" if self._drawn[name] == 1 else f"{name}.{self._drawn[name]}.svg"
-        from vqa_train.pipelines.score_plot import timeline_svg
+        from vqa_train.pipelines.score.plot import timeline_svg
 
         place.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_bytes(place, timeline_svg(score).encode("utf-8"))

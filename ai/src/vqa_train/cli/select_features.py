@@ -18,7 +18,7 @@ from vqa_train.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from vqa_train.pipelines.fit_config import FitConfig
+    from vqa_train.pipelines.fit.config import FitConfig
 
 _LISTED = 15
 
@@ -65,7 +65,7 @@ def select_features(
     if picture not in ("svg", "png", "none"):
         raise UsageError(f"--picture {picture!r} must be svg, png or none")
     with needs("vqa-train select-features", "train"):
-        from vqa_train.pipelines import select_features as pipeline
+        from vqa_train.pipelines.select_features import run as pipeline
 
     recipe = _recipe(config, inputs, dataset or [], features, data_root, manifests)
     if seeds is not None:
@@ -106,8 +106,8 @@ def _recipe(
     manifests: Path | None,
 ) -> FitConfig:
     """The recipe, with the inputs of the command line; without one, of these inputs or of all sets of the store."""
-    from vqa_train.pipelines.fit_config import load_fit_config
-    from vqa_train.pipelines.select_features_inputs import inputs_of_store, recipe_of
+    from vqa_train.pipelines.fit.config import load_fit_config
+    from vqa_train.pipelines.select_features.inputs import inputs_of_store, recipe_of
     from vqa_train.pipelines.table import parse_inputs
 
     chosen = parse_inputs(inputs) if inputs else None

@@ -26,7 +26,7 @@ def status(
 
     Reads what running extractions on any machine write under STORE/status every few seconds; asks no process anything.
     """
-    from vqa_train.pipelines import status as pipeline
+    from vqa_train.pipelines.extract import status as pipeline
 
     while True:
         report = pipeline.status(store, everything=everything)
@@ -40,7 +40,7 @@ def status(
 
 
 def _print(report: dict[str, Any], *, clear: bool) -> None:
-    from vqa_train.pipelines.compute import in_words
+    from vqa_train.pipelines.extract.compute import in_words
 
     if clear:
         sys.stdout.write("\x1b[H\x1b[2J")

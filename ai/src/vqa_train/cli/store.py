@@ -24,7 +24,7 @@ StoreArgument = Annotated[
 @app.command()
 def info(store: StoreArgument, json: JsonOption = None) -> None:
     """Feature sets with their rows, sizes, licences, numerics profiles and failures."""
-    from vqa_train.pipelines import store as pipeline
+    from vqa_train.pipelines.store import look as pipeline
 
     report = pipeline.info(store)
     emit_json(report, json)
@@ -100,11 +100,11 @@ def verify(
     json: JsonOption = None,
 ) -> None:
     """Read every byte again and name everything that is not as it was written; exit code 3 when something is."""
-    from vqa_train.pipelines import store as pipeline
+    from vqa_train.pipelines.store import look as pipeline
 
     config = None
     if deep:
-        from vqa_train.pipelines.store_deep import DeepConfig
+        from vqa_train.pipelines.store.deep import DeepConfig
 
         if dataset is None:
             raise UsageError("--deep needs the videos", hint="name their dataset with --dataset")
@@ -149,7 +149,7 @@ def failures(
     json: JsonOption = None,
 ) -> None:
     """Inputs that have no features, with the reason."""
-    from vqa_train.pipelines import store as pipeline
+    from vqa_train.pipelines.store import look as pipeline
 
     report = pipeline.failures(store, reason)
     emit_json(report, json)
@@ -170,7 +170,7 @@ def gc(
 ) -> None:
     """Leftovers of crashes (temporary files, shards without a commit), shards that a compaction replaced, and derived
     caches; never what is read or what a tag keeps."""
-    from vqa_train.pipelines import store as pipeline
+    from vqa_train.pipelines.store import look as pipeline
 
     report = pipeline.gc(store, delete=delete, grace_s=grace)
     emit_json(report, json)

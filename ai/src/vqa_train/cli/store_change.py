@@ -33,7 +33,7 @@ def repair(
 
     What is moved lies in the feature set's quarantine/, with a log of why. Exit code 3 when something stays damaged.
     """
-    from vqa_train.pipelines import store_change as pipeline
+    from vqa_train.pipelines.store import change as pipeline
 
     report = pipeline.repair(store, dry_run=dry_run)
     emit_json(report, json)
@@ -60,7 +60,7 @@ def diff(
     json: JsonOption = None,
 ) -> None:
     """Feature sets and keys that only one of two stores has, and rows that differ; exit code 3 when there are any."""
-    from vqa_train.pipelines import store_change as pipeline
+    from vqa_train.pipelines.store import change as pipeline
 
     report = pipeline.diff(a, b, selector)
     emit_json(report, json)
@@ -106,7 +106,7 @@ def merge(
 
     Refused before anything is written: two licences of one feature set, two specs under one name.
     """
-    from vqa_train.pipelines import store_change as pipeline
+    from vqa_train.pipelines.store import change as pipeline
 
     report = pipeline.merge(sources, output)
     emit_json(report, json)
@@ -129,14 +129,14 @@ def tag(
     json: JsonOption = None,
 ) -> None:
     """Name the store as it is now: a snapshot that gc and compaction leave whole."""
-    from vqa_train.pipelines import store_change as pipeline
+    from vqa_train.pipelines.store import change as pipeline
 
     _print_tags(pipeline.tag(store, name, selector, move=move), json)
 
 
 def tags(store: StoreArgument, selector: SetArgument = None, json: JsonOption = None) -> None:
     """List the tags."""
-    from vqa_train.pipelines import store_change as pipeline
+    from vqa_train.pipelines.store import change as pipeline
 
     _print_tags(pipeline.tags(store, selector), json)
 
@@ -148,7 +148,7 @@ def untag(
     json: JsonOption = None,
 ) -> None:
     """Remove a tag; shards that only it kept may go with the next gc."""
-    from vqa_train.pipelines import store_change as pipeline
+    from vqa_train.pipelines.store import change as pipeline
 
     _print_tags(pipeline.untag(store, name, selector), json)
 

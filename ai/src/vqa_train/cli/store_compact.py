@@ -27,7 +27,7 @@ def compact(
     Only shards of one numerics profile and run are merged, so every row still tells both. The small ones stay on the
     disk until vqa-train store gc --delete, for who reads them now.
     """
-    from vqa_train.pipelines import store_compact as pipeline
+    from vqa_train.pipelines.store import compact as pipeline
 
     report = pipeline.compact(store, selector, target_rows=target_rows, dry_run=dry_run)
     emit_json(report, json)

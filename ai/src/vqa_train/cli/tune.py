@@ -20,7 +20,7 @@ from vqa_train.cli.options import (
 
 if TYPE_CHECKING:
     from vqa_train.core.progress import Advance
-    from vqa_train.pipelines.tune import Standing
+    from vqa_train.pipelines.tune.run import Standing
 
 
 def tune(
@@ -63,11 +63,11 @@ def tune(
     from vqa_train.core.plugins import needs
     from vqa_train.core.progress import progress
     from vqa_train.datasets.protocols import parse_protocol
-    from vqa_train.pipelines.fit_config import load_fit_config
+    from vqa_train.pipelines.fit.config import load_fit_config
     from vqa_train.pipelines.table import parse_inputs
 
     with needs("vqa-train tune", "tune"):
-        from vqa_train.pipelines import tune as pipeline
+        from vqa_train.pipelines.tune import run as pipeline
 
     recipe = load_fit_config(config)
     if inputs:

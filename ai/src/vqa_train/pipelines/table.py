@@ -15,7 +15,7 @@ from vqa_train.core.config import StrictModel
 from vqa_train.core.errors import ConfigError, StoreError, UsageError
 from vqa_train.core.hashing import sha256_bytes
 from vqa_train.core.types import FeatureSpec, Video
-from vqa_train.pipelines.run_features import RowsRead, rows_read
+from vqa_train.pipelines.fit.run_features import RowsRead, rows_read
 from vqa_train.store.store import FeatureSet, FeatureStore
 
 if TYPE_CHECKING:

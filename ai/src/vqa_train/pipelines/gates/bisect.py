@@ -16,7 +16,7 @@ from vqa_train.core.plugins import did_you_mean
 from vqa_train.core.provenance import RunProvenance
 from vqa_train.evaluation import METRICS
 from vqa_train.evaluation.rivals import check_metrics
-from vqa_train.pipelines.evaluate import EvalResult
+from vqa_train.pipelines.evaluate.model import EvalResult
 from vqa_train.pipelines.gates.compare_models import MeasuredOn
 from vqa_train.pipelines.gates.model import GateModel, open_model
 from vqa_train.pipelines.gates.result import Check, GateReport

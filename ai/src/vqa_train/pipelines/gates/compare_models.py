@@ -16,8 +16,8 @@ from vqa_train.core.errors import UsageError
 from vqa_train.core.files import display_path
 from vqa_train.evaluation.rivals import Comparison
 from vqa_train.evaluation.significance import holm
-from vqa_train.pipelines.compare import DEFAULT_METRICS, CompareResult, compare
-from vqa_train.pipelines.evaluate import EvalResult, evaluate_model
+from vqa_train.pipelines.evaluate.compare import DEFAULT_METRICS, CompareResult, compare
+from vqa_train.pipelines.evaluate.model import EvalResult, evaluate_model
 from vqa_train.pipelines.gates.model import GateModel, open_model, provenance_of
 from vqa_train.pipelines.gates.result import Check, GateReport
 from vqa_train.pipelines.gates.unseen import unseen_check

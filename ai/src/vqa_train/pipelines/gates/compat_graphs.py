@@ -15,10 +15,10 @@ from vqa_train.core.types import FeatureSpec
 from vqa_train.onnx.interface import GraphInterface
 from vqa_train.onnx.runtime import FINGERPRINT_KEY, OnnxModel, TensorInfo
 from vqa_train.onnx.support import highest_ir_version, highest_opset
-from vqa_train.pipelines.check_head import comparisons
 from vqa_train.pipelines.gates.compat_files import GraphFile, same_hash
 from vqa_train.pipelines.gates.result import Check
-from vqa_train.pipelines.replay import replay_golden
+from vqa_train.pipelines.models.check_head import comparisons
+from vqa_train.pipelines.models.replay import replay_golden
 from vqa_train.registry.sidecar import SCORES, ModelInput, ModelSidecar
 
 TARGETS_KEY, FINGERPRINTS_KEY = "vqa_train.targets", "vqa_train.fingerprints"

@@ -15,10 +15,10 @@ from vqa_train.core.errors import RunError
 from vqa_train.core.hashing import canonical_json, sha256_json
 from vqa_train.datasets.protocols import SplitPlan
 from vqa_train.pipelines import runs
-from vqa_train.pipelines.eval_table import numbers, read_table, texts
+from vqa_train.pipelines.evaluate.table import numbers, read_table, texts
 
 if TYPE_CHECKING:
-    from vqa_train.pipelines.fit_data import FitData
+    from vqa_train.pipelines.fit.data import FitData
 
 _LISTED = 3
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa_train.pipelines.column_moments import ColumnMoments
+from vqa_train.pipelines.fit.column_moments import ColumnMoments
 from vqa_train.pipelines.gates.drift_limits import DriftLimits, share_limit, standard_error
 from vqa_train.pipelines.gates.result import Check
 from vqa_train.registry.facts import InputStatistics

@@ -10,7 +10,6 @@ import numpy as np
 
 from vqa_train.core.errors import UsageError
 from vqa_train.onnx.runtime import OnnxModel
-from vqa_train.pipelines.check_head import check_head
 from vqa_train.pipelines.gates.drift_columns import Observed, RowCollector, allowed, compare_columns
 from vqa_train.pipelines.gates.drift_input import DriftInput
 from vqa_train.pipelines.gates.drift_limits import DriftLimits
@@ -27,6 +26,7 @@ from vqa_train.pipelines.gates.drift_rows import (
 from vqa_train.pipelines.gates.drift_scores import score_checks
 from vqa_train.pipelines.gates.model import GateModel
 from vqa_train.pipelines.gates.result import Check
+from vqa_train.pipelines.models.check_head import check_head
 from vqa_train.registry.facts import InputStatistics, TrainingStatistics
 from vqa_train.registry.sidecar import SCORES, ModelInput
 from vqa_train.store.records import ShardCommit

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vqa_train.pipelines.fit.training_statistics import bin_shares, effective_rows
 from vqa_train.pipelines.gates.drift_limits import DriftLimits, share_limit, standard_error
 from vqa_train.pipelines.gates.result import Check
-from vqa_train.pipelines.training_statistics import bin_shares, effective_rows
 from vqa_train.registry.facts import ScoreStatistics, TrainingStatistics
 from vqa_train.registry.sidecar import ModelSidecar
 

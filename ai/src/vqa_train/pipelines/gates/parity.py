@@ -17,13 +17,13 @@ from vqa_train.core.provenance import file_entry
 from vqa_train.onnx.parity import row_sets
 from vqa_train.onnx.providers import PROVIDERS, installed
 from vqa_train.onnx.runtime import OnnxModel
-from vqa_train.pipelines.check_head import check_head
 from vqa_train.pipelines.gates.golden import golden_inputs
 from vqa_train.pipelines.gates.model import GateModel, open_model, provenance_of
 from vqa_train.pipelines.gates.parity_backbones import backbone_probes
 from vqa_train.pipelines.gates.parity_compare import Compared, Provided, compare_graphs
 from vqa_train.pipelines.gates.result import Check, GateReport
-from vqa_train.pipelines.replay import replay_golden
+from vqa_train.pipelines.models.check_head import check_head
+from vqa_train.pipelines.models.replay import replay_golden
 from vqa_train.registry.sidecar import HIGH, LOW, ModelSidecar
 
 Rows = dict[str, NDArray[np.float32]]
@@ -153,7 +153,7 @@ def _real_rows(sidecar: ModelSidecar, checkpoint: Path | None, features: Path | 
         return store_rows(sidecar, features, _STORE_ROWS)
     if checkpoint is not None and (checkpoint / "rows.safetensors").is_file():
         try:
-            from vqa_train.pipelines.run_graph import read_rows
+            from vqa_train.pipelines.export.graph import read_rows
 
             rows = read_rows(checkpoint)
             if {name: m.shape[1:] for name, m in rows.items()} == {i.name: tuple(i.dims) for i in sidecar.inputs}:

@@ -13,7 +13,7 @@ from vqa_train.core.hashing import seed_from, sha256_bytes
 from vqa_train.onnx.probes import SENTENCES, probe_clip
 from vqa_train.onnx.runtime import FINGERPRINT_KEY, OnnxModel
 from vqa_train.pipelines.gates.model import GateModel
-from vqa_train.pipelines.score_graphs import FRAMES, graph_inputs
+from vqa_train.pipelines.score.graphs import FRAMES, graph_inputs
 from vqa_train.registry.sidecar import ModelInput
 
 _SIZES = ((144, 192), (241, 387), (192, 128))

@@ -38,7 +38,7 @@ def compare_with_run(
         import torch  # noqa: F401
     from vqa_train.onnx.parity import torch_reference
     from vqa_train.pipelines import runs
-    from vqa_train.pipelines.run_graph import run_graph
+    from vqa_train.pipelines.export.graph import run_graph
 
     if not (checkpoint / runs.RUN_FILE).is_file():
         runs.open_run(checkpoint)  # says what it is instead

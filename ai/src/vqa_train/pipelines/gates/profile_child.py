@@ -93,7 +93,7 @@ def _rows_per_s(head: Any, rows: dict[str, Any], batch: int, seconds: float) -> 
 
 
 def _video(job: dict[str, Any]) -> dict[str, Any]:
-    from vqa_train.pipelines.score import Scorer
+    from vqa_train.pipelines.score.scorer import Scorer
 
     imported = time.perf_counter()
     with Scorer(job["model"], registry=Path(job["registry"]), threads=job["threads"], provider="cpu") as scorer:

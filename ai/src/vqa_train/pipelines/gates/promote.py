@@ -11,7 +11,7 @@ from vqa_train.core.errors import ModelError, UsageError, VqaError
 from vqa_train.core.files import atomic_write_json, display_path
 from vqa_train.core.hashing import sha256_file
 from vqa_train.core.provenance import RunProvenance, file_entry
-from vqa_train.pipelines.fit_data import FitData, load_fit_data
+from vqa_train.pipelines.fit.data import FitData, load_fit_data
 from vqa_train.pipelines.gates.corpus import Corpus, corpus_of
 from vqa_train.pipelines.gates.promote_also import also_checks
 from vqa_train.pipelines.gates.promote_champion import against_champion

@@ -12,7 +12,7 @@ from vqa_train.core.errors import VqaError
 from vqa_train.datasets.protocols import SplitsFile
 from vqa_train.evaluation.rivals import Comparison
 from vqa_train.pipelines import runs
-from vqa_train.pipelines.compare import compare
+from vqa_train.pipelines.evaluate.compare import compare
 from vqa_train.pipelines.gates.compare_models import Lead
 from vqa_train.pipelines.gates.promote_limits import PromoteLimits
 from vqa_train.pipelines.gates.promote_recipe import dump, essence, recipe_of

@@ -9,7 +9,7 @@ from vqa_train.core.errors import ConfigError, ModelError
 from vqa_train.core.hashing import seed_from, sha256_json
 from vqa_train.datasets.protocols import KFold, Protocol, parse_protocol
 from vqa_train.heads import HEADS
-from vqa_train.pipelines.fit_config import FitConfig, parse_fit_config
+from vqa_train.pipelines.fit.config import FitConfig, parse_fit_config
 from vqa_train.registry.sidecar import ModelSidecar
 
 _FOLDS = 5

@@ -17,8 +17,8 @@ from vqa_train.core.provenance import package_versions
 from vqa_train.datasets.protocols import SplitPlan, read_plan
 from vqa_train.evaluation.summary import FoldMetrics, Summary, fold_metrics, summarise
 from vqa_train.pipelines import runs
-from vqa_train.pipelines.eval_table import numbers, read_table, texts
-from vqa_train.pipelines.fit import FitConfig, FitOptions, fit, partial_folder
+from vqa_train.pipelines.evaluate.table import numbers, read_table, texts
+from vqa_train.pipelines.fit.run import FitConfig, FitOptions, fit, partial_folder
 from vqa_train.pipelines.gates.corpus import Corpus, corpus_of_run, leaks
 from vqa_train.pipelines.gates.promote_recipe import dump, with_seed
 

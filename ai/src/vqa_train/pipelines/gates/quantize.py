@@ -21,15 +21,15 @@ from vqa_train.core.types import Video
 from vqa_train.datasets.load import load_dataset
 from vqa_train.onnx.quantise import METHODS, Method, Quantised, quantise
 from vqa_train.onnx.runtime import OnnxModel
-from vqa_train.pipelines.check_head import check_head
-from vqa_train.pipelines.export import golden_rows
-from vqa_train.pipelines.fit_data import with_splits
+from vqa_train.pipelines.export.run import golden_rows
+from vqa_train.pipelines.fit.data import with_splits
 from vqa_train.pipelines.gates.model import GateModel, open_model, provenance_of
 from vqa_train.pipelines.gates.quantize_accuracy import Accuracy, accuracies, coverage_note
 from vqa_train.pipelines.gates.quantize_speed import milliseconds
 from vqa_train.pipelines.gates.result import Check, GateReport
 from vqa_train.pipelines.gates.unseen import unseen_check
-from vqa_train.pipelines.replay import replay_golden
+from vqa_train.pipelines.models.check_head import check_head
+from vqa_train.pipelines.models.replay import replay_golden
 from vqa_train.pipelines.table import FeatureInput, Table, join
 from vqa_train.registry.sidecar import ModelSidecar, OnnxFile, sidecar_path, write_sidecar
 from vqa_train.store.store import FeatureStore

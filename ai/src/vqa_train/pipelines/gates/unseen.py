@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from vqa_train.pipelines.evaluate.seen_rows import fitted_datasets, keeps_test_rows
 from vqa_train.pipelines.gates.result import Check
-from vqa_train.pipelines.seen_rows import fitted_datasets, keeps_test_rows
 from vqa_train.registry.sidecar import ModelSidecar
 
 

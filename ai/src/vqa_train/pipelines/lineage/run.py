@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from vqa_train.core.errors import VqaError
 from vqa_train.pipelines import runs
+from vqa_train.pipelines.fit.run_features import RunFeatures, read_run_features
 from vqa_train.pipelines.lineage.config import LineageConfig
 from vqa_train.pipelines.lineage.graph import Lineage, Node, compare_file, file_node, recorded_path
 from vqa_train.pipelines.lineage.model import TracedModel, run_node
-from vqa_train.pipelines.run_features import RunFeatures, read_run_features
 
 if TYPE_CHECKING:
     import polars as pl

@@ -11,10 +11,10 @@ import numpy as np
 
 from vqa_train.core.errors import StoreError
 from vqa_train.core.files import display_path
+from vqa_train.pipelines.fit.run_features import RowsRead, rows_in
 from vqa_train.pipelines.lineage.graph import Lineage, Node, Status
 from vqa_train.pipelines.lineage.model import run_node
 from vqa_train.pipelines.lineage.run import TracedRun
-from vqa_train.pipelines.run_features import RowsRead, rows_in
 from vqa_train.registry.sidecar import ModelInput, ModelSidecar
 from vqa_train.store import filesystem
 from vqa_train.store.commit_rows import ShardEntry

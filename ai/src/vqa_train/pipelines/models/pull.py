@@ -16,9 +16,9 @@ from vqa_train.pipelines.models.change import check_alias
 from vqa_train.pipelines.models.export import registry_of
 from vqa_train.pipelines.models.open_remote import open_remote
 from vqa_train.pipelines.models.parts import ONNX_FOLDER, Part, RegisteredModel, in_cache, weights_of
+from vqa_train.pipelines.models.publish import publish
 from vqa_train.pipelines.models.remotes import Contents, MissingFileError, Models, Remote
 from vqa_train.pipelines.models.verify import verify_model
-from vqa_train.pipelines.publish import publish
 from vqa_train.registry.cache import keep
 from vqa_train.registry.entries import RegistryEntry
 from vqa_train.registry.locate import policy

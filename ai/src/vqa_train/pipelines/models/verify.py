@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from vqa_train.core.errors import ModelError, VqaError
 from vqa_train.onnx.runtime import FINGERPRINT_KEY, OnnxModel
-from vqa_train.pipelines.check_head import check_head
+from vqa_train.pipelines.models.check_head import check_head
 from vqa_train.pipelines.models.parts import ONNX_FOLDER, Part, RegisteredModel, difference, weights_of
-from vqa_train.pipelines.replay import replay_golden
+from vqa_train.pipelines.models.replay import replay_golden
 from vqa_train.registry.locate import place_of, policy
 from vqa_train.registry.registry import ModelRegistry
 from vqa_train.registry.sidecar import ModelSidecar

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from vqa_train.core.hashing import sha256_file
 from vqa_train.datasets.load import load_dataset
 from vqa_train.onnx.runtime import OnnxModel
-from vqa_train.pipelines.evaluate import evaluate_model, find_model
+from vqa_train.pipelines.evaluate.model import evaluate_model, find_model
+from vqa_train.pipelines.evaluate.seen_rows import fitted_datasets, keeps_test_rows
 from vqa_train.pipelines.report import results
 from vqa_train.pipelines.report.clips import Record
 from vqa_train.pipelines.report.config import Advance, ReportConfig
@@ -34,7 +35,6 @@ from vqa_train.pipelines.report.sections import (
     residuals_section,
 )
 from vqa_train.pipelines.report.words import protocol_text, scale_text
-from vqa_train.pipelines.seen_rows import fitted_datasets, keeps_test_rows
 from vqa_train.pipelines.table import FeatureInput
 from vqa_train.registry.sidecar import SCORES, ModelSidecar
 

@@ -1,0 +1,1 @@
+"""eval and compare: models and stored predictions against labels."""

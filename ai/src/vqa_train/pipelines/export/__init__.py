@@ -1,0 +1,1 @@
+"""export and export-backbone: verified ONNX files with sidecars."""

@@ -1,0 +1,1 @@
+"""extract-features: what is to do, decoding and backbones, committed shards."""

@@ -1,0 +1,1 @@
+"""fit: recipe and table to a run folder."""

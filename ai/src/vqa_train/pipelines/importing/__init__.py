@@ -1,0 +1,1 @@
+"""import-features: features and labels of other tools into a store."""

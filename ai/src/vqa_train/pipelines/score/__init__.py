@@ -1,0 +1,1 @@
+"""Scoring with onnxruntime alone; imports no torch, pyarrow or polars."""

@@ -1,0 +1,1 @@
+"""select-features: which columns matter."""

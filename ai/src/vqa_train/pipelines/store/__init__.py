@@ -1,0 +1,1 @@
+"""The store commands: look, verify, repair, merge, compact."""
