@@ -395,9 +395,10 @@ def test_isolated_decoding_gives_the_same_scores_and_survives_a_file_that_kills(
     shutil.copy(clip, killer)
     text.write_text("no video")
     requests = [ScoreRequest(video=path) for path in (killer, clip, text)]
+    before = set(psutil.Process().children())
     with Scorer("video", registry=pristine, decoder=hostile_decoder, isolated=True) as scorer:
         crashed, scored, broken = scorer.score_many(requests)
-        children = psutil.Process().children()
+        children = set(psutil.Process().children()) - before
     assert isinstance(crashed, ScoreFailure)
     assert crashed.reason == Reason.CRASH
     assert "SIGSEGV" in crashed.message
@@ -405,4 +406,4 @@ def test_isolated_decoding_gives_the_same_scores_and_survives_a_file_that_kills(
     assert isinstance(broken, ScoreFailure)
     assert broken.reason == Reason.DECODE_ERROR
     assert children
-    assert not set(children) & set(psutil.Process().children())
+    assert not children & set(psutil.Process().children())
