@@ -11,7 +11,8 @@ import torch
 from vqa_train.backbones import nss
 from vqa_train.core.errors import ModelError, UsageError
 from vqa_train.core.types import FeatureSpec, OutputSpec, Sampling
-from vqa_train.pipelines.score.timeline import Columns, Seconds, columns_of, moved, shares
+from vqa_train.pipelines.score.seconds import Seconds, shares
+from vqa_train.pipelines.score.timeline import Columns, columns_of, moved
 from vqa_train.registry.sidecar import ModelInput
 
 SPEC = FeatureSpec(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vqa_train.core.errors import ModelError, Reason
 from vqa_train.core.types import Clip, Sampling
 from vqa_train.pipelines.score.graphs import Features, ModelFiles, TextGraph, VideoGraph, over_views
-from vqa_train.pipelines.score.timeline import TEMPORAL, Seconds, shares
+from vqa_train.pipelines.score.seconds import TEMPORAL, Seconds, shares
 from vqa_train.registry.registry import REGISTRY_FILE
 from vqa_train.registry.sidecar import ModelInput, ModelSidecar
 
@@ -49,7 +49,7 @@ class Seen:
     Attributes:
         features: fingerprint -> output -> what the head is given.
         temporal: fingerprint -> (views, steps, d), for a timeline.
-        weights: fingerprint -> `score_timeline.shares`.
+        weights: fingerprint -> `seconds.shares`.
         duration_s: of the video in seconds; None where no backbone looked at it.
     """
 
