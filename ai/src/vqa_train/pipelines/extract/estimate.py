@@ -15,10 +15,11 @@ from vqa_train.core.hashcache import HashCache
 from vqa_train.core.types import FeatureSpec
 from vqa_train.datasets.load import load_dataset
 from vqa_train.engines.base import VideoTask
+from vqa_train.pipelines.extract.build import build_extractors, configure
 from vqa_train.pipelines.extract.compute import network_seconds, resolve_compute
 from vqa_train.pipelines.extract.config import ExtractConfig, SetReport
 from vqa_train.pipelines.extract.plan import plan_videos
-from vqa_train.pipelines.extract.run import build_extractors, check_config, configure, one_thread_per_clip
+from vqa_train.pipelines.extract.run import check_config, one_thread_per_clip
 from vqa_train.store.store import FeatureStore
 from vqa_train.video.workers import DecodeJob, DecodeOutcome, decode_many
 

@@ -36,7 +36,7 @@ class BackboneBuild:
         """
         import torch
 
-        from vqa_train.pipelines.extract.run import build_extractors, configure
+        from vqa_train.pipelines.extract.build import build_extractors, configure
 
         config = self.config
         compute = resolve_compute(config.device, config.precision, config.batch, compiled=config.compiled)

@@ -17,6 +17,7 @@ from vqa_train.core.provenance import RunProvenance, file_entry
 from vqa_train.core.types import Video
 from vqa_train.datasets.load import Dataset, load_dataset
 from vqa_train.engines.base import Engine, EngineOptions, TaskResult
+from vqa_train.pipelines.extract.build import build_extractors, configure
 from vqa_train.pipelines.extract.compute import in_words, network_seconds, resolve_compute
 from vqa_train.pipelines.extract.config import ExtractConfig, ExtractReport
 from vqa_train.pipelines.extract.heartbeat import Heartbeat
@@ -190,22 +191,6 @@ def _extract_videos(
         writer.flush()
     if report.retried:
         log(f"{report.retried} videos that ended their decoding process were tried again: {report.recovered} are done")
-
-
-def build_extractors(config: ExtractConfig) -> list[VideoBackbone]:
-    """The video backbones of a run; a name that stands there twice is built once."""
-    from vqa_train.backbones.build import build_backbone
-
-    return [build_backbone(name, random_weights=config.random_weights) for name in dict.fromkeys(config.backbones)]
-
-
-def configure(extractors: list[VideoBackbone], compute: Compute) -> None:
-    """Tell every backbone that runs a network how to compute; the others are plain arithmetic on the CPU."""
-    from vqa_train.backbones.batched import BatchedBackbone
-
-    for extractor in extractors:
-        if isinstance(extractor, BatchedBackbone):
-            extractor.configure(compute)
 
 
 def _compute(config: ExtractConfig) -> Compute:

@@ -17,9 +17,10 @@ from vqa_train.core.hashing import sha256_bytes
 from vqa_train.core.types import Video
 from vqa_train.datasets.load import Dataset, load_dataset
 from vqa_train.engines.base import VideoTask
+from vqa_train.pipelines.extract.build import configure
 from vqa_train.pipelines.extract.compute import resolve_compute
 from vqa_train.pipelines.extract.config import ExtractConfig
-from vqa_train.pipelines.extract.run import configure, engine_options, one_thread_per_clip
+from vqa_train.pipelines.extract.run import engine_options, one_thread_per_clip
 from vqa_train.store.commits import places
 from vqa_train.store.diff import relative_difference
 from vqa_train.store.feature_set import FeatureSet
