@@ -8,17 +8,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from vqa_train.core.config import StrictModel, load_yaml, parse
-from vqa_train.core.errors import ConfigError
 from vqa_train.core.hashing import seed_from
-from vqa_train.core.plugins import did_you_mean
+from vqa_train.core.packaged import config_file
 from vqa_train.datasets.protocols import FixedSplits, Protocol, parse_protocol
 from vqa_train.heads import HEADS
 from vqa_train.heads.config import TrainConfig
 from vqa_train.pipelines.loggers.config import LoggerConfig
 from vqa_train.pipelines.table import FeatureInput, MissingFeatures
-
-_PACKAGED = Path(__file__).parents[2] / "data" / "configs"
-_CHECKOUT = Path(__file__).parents[5] / "ai" / "configs"
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
@@ -129,15 +125,7 @@ def load_fit_config(path: Path) -> FitConfig:
     Raises:
         ConfigError: missing file, unknown keys (with the nearest known one), wrong values.
     """
-    if not path.exists() and path.name == str(path) and not path.suffix:
-        folder = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
-        known = sorted(found.stem for found in folder.glob("*.yaml"))
-        if path.name not in known:
-            raise ConfigError(
-                f"no recipe {path.name!r}: neither a file nor one that comes with the package",
-                hint=did_you_mean(path.name, known),
-            )
-        path = folder / f"{path.name}.yaml"
+    path = config_file(path, "recipe")
     return parse_fit_config(load_yaml(path, "recipe"), str(path))
 
 

@@ -8,15 +8,13 @@ from typing import Any, TypeVar
 
 from vqa_train.core.config import StrictModel, load_yaml, parse
 from vqa_train.core.errors import ConfigError
+from vqa_train.core.packaged import config_file
 from vqa_train.core.plugins import did_you_mean
 
 GATES_SCHEMA = "vqa-train/gates/1"
 SECTIONS = ("parity", "drift", "compat", "ops", "profile", "quantize", "bisect", "promote", "compare_models")
 
 Limits = TypeVar("Limits", bound=StrictModel)
-
-_PACKAGED = Path(__file__).parents[2] / "data" / "configs" / "gates"
-_CHECKOUT = Path(__file__).parents[5] / "ai" / "configs" / "gates"
 
 
 def resolve(limits: type[Limits], section: str, file: Path | None, flags: Mapping[str, Any]) -> Limits:
@@ -42,16 +40,7 @@ def gate_file(file: Path) -> Path:
     Raises:
         ConfigError: a name that is neither.
     """
-    if file.exists() or file.name != str(file) or file.suffix:
-        return file
-    folder = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
-    known = sorted(found.stem for found in folder.glob("*.yaml"))
-    if file.name not in known:
-        raise ConfigError(
-            f"no gate file {file.name!r}: neither a file nor one that comes with the package",
-            hint=did_you_mean(file.name, known),
-        )
-    return folder / f"{file.name}.yaml"
+    return config_file(file, "gate file", "gates")
 
 
 def _section(file: Path, section: str) -> dict[str, Any]:
