@@ -65,7 +65,7 @@ def main() -> None:
         "register": run(
             "vqa-train", "register", "--model", DEMO / "ladder.onnx", "--kind", "nr", "--dataset", "ladder",
             "--license", "Apache-2.0", "--train-commit", git_commit(), "--metrics", DEMO / "eval.json",
-            "--registry", model, "--overwrite",
+            "--registry", model, "--version", "1", "--overwrite",
         ),
     }  # fmt: skip
     test = held_out_ladder(manifest)

@@ -19,6 +19,7 @@ from vqa_train.core.hashing import sha256_file
 from vqa_train.core.types import FeatureSpec
 from vqa_train.onnx.runtime import FINGERPRINT_KEY, OnnxModel
 from vqa_train.pipelines.models import publish
+from vqa_train.pipelines.models import register as registering
 from vqa_train.pipelines.models.register import RegisterConfig, register
 from vqa_train.registry.registry import ModelRegistry
 from vqa_train.registry.sidecar import GoldenRows, ModelSidecar, read_sidecar, write_sidecar
@@ -122,6 +123,28 @@ def test_another_model_is_another_version(exported: Path, root: Path, put: Calla
     assert put(exported, license="CC0-1.0").version == "11"
     assert ModelRegistry(root).models()["m"].in_order() == ["1", "2", "10", "11"]
     assert [Scorer(f"m:{version}", registry=root).sidecar.license for version in ("1", "2")] == ["Apache-2.0", "MIT"]
+
+
+def test_a_number_that_another_process_takes_first_is_left_to_it(
+    tiny: ModuleType, exported: Path, root: Path, put: Callable[..., ModelSidecar], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, waiting = registering._numbered, ["other"]
+
+    def slow(registry: ModelRegistry, sidecar: ModelSidecar) -> ModelSidecar:
+        found = chosen(registry, sidecar)
+        if waiting and sidecar.license == "MIT":
+            waiting.pop()
+            put(exported)
+        return found
+
+    monkeypatch.setattr(registering, "_numbered", slow)
+    assert put(exported, license="MIT").version == "2"
+    assert [ModelRegistry(root).find(f"m:{v}")[0].license for v in ("1", "2")] == ["Apache-2.0", "MIT"]
+
+
+def test_what_is_overwritten_must_be_named(exported: Path, put: Callable[..., ModelSidecar]) -> None:
+    with pytest.raises(UsageError, match="--overwrite needs --version"):
+        put(exported, overwrite=True)
 
 
 def test_another_model_does_not_take_the_version(exported: Path, root: Path, put: Callable[..., ModelSidecar]) -> None:

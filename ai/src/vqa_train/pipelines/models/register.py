@@ -117,7 +117,7 @@ def register(config: RegisterConfig, *, log: Callable[[str], None] = lambda _: N
         sidecar = parse(ModelSidecar, {**exported.to_json(), **changes}, f"model {name!r}")
         registry = ModelRegistry(config.registry)
         if config.version is None:
-            sidecar = _numbered(registry, sidecar)
+            return _publish_next(registry, staging, sidecar)
         return publish(registry, staging, write_description(staging, sidecar), overwrite=config.overwrite)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -141,6 +141,17 @@ def with_card(sidecar: ModelSidecar) -> ModelSidecar:
     return sidecar.model_copy(update={"card": FileHash(file=CARD_FILE, sha256=sha256_bytes(card), bytes=len(card))})
 
 
+def _publish_next(registry: ModelRegistry, staging: Path, sidecar: ModelSidecar) -> ModelSidecar:
+    """Publish under the next number; whoever takes that number at the same moment leaves the one after it."""
+    while True:
+        numbered = _numbered(registry, sidecar)
+        try:
+            return publish(registry, staging, write_description(staging, numbered), overwrite=False)
+        except ModelError:
+            if _numbered(registry, sidecar).version == numbered.version:
+                raise
+
+
 def _numbered(registry: ModelRegistry, sidecar: ModelSidecar) -> ModelSidecar:
     """With the version that is registered as this very model, else the next number."""
     found = registry.models().get(sidecar.name)
@@ -160,6 +171,10 @@ def _check_arguments(config: RegisterConfig, name: str) -> None:
         raise UsageError(
             f"--train-commit {config.train_commit!r} is not a git commit",
             hint="7 to 40 lower-case hex digits, or 'unknown'",
+        )
+    if config.overwrite and config.version is None:
+        raise UsageError(
+            "--overwrite needs --version, the one to replace", hint="without either, another model is the next version"
         )
     if not config.license.strip():
         raise UsageError("--license is empty", hint="an SPDX id such as Apache-2.0")
