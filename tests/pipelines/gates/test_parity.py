@@ -83,6 +83,7 @@ def test_an_honest_model_passes_every_part(fitted: Any) -> None:
     # Something was compared: float32 sums in another order are not all equal.
     assert 0 < named(report, "torch.scores").value <= 1e-5
     assert {entry["rows_from"] for entry in report.details["sets"]} == {"real", "random", "extremes", "missing"}
+    assert report.details["rows"] == "store"
     assert sum(report.details["providers"]["cpu"]["head"].values()) > 0
     json.dumps(report.to_json(), allow_nan=False)
 
@@ -91,6 +92,8 @@ def test_without_a_run_torch_is_not_run_and_that_is_no_pass(fitted: Any) -> None
     report = check_parity(str(fitted.model), LIMITS)
     assert verdicts(report)["torch"] == "not_run"
     assert report.verdict == "not_run"
+    assert report.details["rows"] == "golden"
+    assert check_parity(str(fitted.model), LIMITS, checkpoint=fitted.run).details["rows"] == "run"
     assert check_parity(str(fitted.model), LIMITS, parts=["providers", "golden"]).verdict == "pass"
 
 
@@ -167,6 +170,40 @@ def test_a_flipped_bit_that_no_score_shows_is_caught_by_the_weights(
     report = check_parity(str(path), LIMITS, checkpoint=fitted.run)
     assert failed(report) == {"torch.weights"}
     assert named(report, "torch.weights").value == 1
+
+
+def rename(model: Any) -> None:
+    """Give every tensor another name, as other exporters would."""
+    names = {entry.name: f"t{number}" for number, entry in enumerate(model.graph.initializer)}
+    for entry in model.graph.initializer:
+        entry.name = names[entry.name]
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+
+
+def test_weights_that_cannot_be_told_by_name_are_not_run_and_that_is_no_pass(
+    fitted: Any, retouch: Callable[..., Path], tmp_path: Path
+) -> None:
+    report = check_parity(str(retouch(fitted.copy(tmp_path), rename)), LIMITS, checkpoint=fitted.run)
+    assert named(report, "torch.weights").verdict == "not_run"
+    assert report.verdict == "not_run"
+
+
+@pytest.mark.parametrize("member", [{"head": {"kind": "linear"}}, {"head": {"kind": "kernel_ridge"}}, {"seeds": 2}])
+def test_every_kind_of_head_has_its_weights_compared(member: dict[str, Any], fitted: Any, tmp_path: Path) -> None:
+    from vqa_train.pipelines.export.run import export_run
+    from vqa_train.pipelines.fit import run as pipeline
+
+    train = {"epochs": 1, "patience": None, "validation": {"fraction": 0}, "head": {"hidden": [8]}}
+    train |= {"head": member["head"]} if "head" in member else {}
+    seeds = {"seeds": member["seeds"]} if "seeds" in member else {}
+    recipe = {"schema": "vqa-train/fit/1", "features": {"video": {"set": "fake"}}, "train": train, **seeds}
+    config = pipeline.parse_fit_config(recipe, "recipe")
+    pipeline.fit(config, features=fitted.store, output=tmp_path / "run", dataset=str(fitted.manifest))
+    export_run(tmp_path / "run", tmp_path / "head.onnx")
+    report = check_parity(str(tmp_path / "head.onnx"), LIMITS, checkpoint=tmp_path / "run", parts=["torch"])
+    assert named(report, "torch.weights").verdict == "pass"
+    assert report.verdict == "pass"
 
 
 def external(fitted: Any, folder: Path, retouch: Callable[..., Path], seed: int = 0) -> Path:

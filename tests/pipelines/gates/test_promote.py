@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from vqa_train.pipelines.gates import promote_runs
 from vqa_train.pipelines.gates.config import resolve
 from vqa_train.pipelines.gates.corpus import Corpus, CorpusRow, corpus_of_run, leaks
 from vqa_train.pipelines.gates.promote import PromoteRequest, Promotion, promote
+from vqa_train.pipelines.gates.promote_integrity import _parity
 from vqa_train.pipelines.gates.promote_limits import PromoteLimits
 from vqa_train.registry.registry import ModelRegistry
 
@@ -511,3 +513,18 @@ def test_the_command(made: Made, registry: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_name_alone_is_the_version_registered_last(registry: Path, run: Callable[..., Promotion]) -> None:
     assert run("m:1").moved
     assert run("m", dry_run=True, seeds=1, champion="optional").report.model == "m:3"
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [
+        ([1e-7, 2e-7], "pass"),
+        ([1e-7, 2e-5], "fail"),
+        ([1e-7, math.nan], "fail"),
+        ([1e-7, None], "fail"),
+        ([], "not_run"),
+    ],
+)
+def test_recorded_parity_holds_with_every_number_there(differences: list[Any], verdict: str) -> None:
+    sets = [{"name": "real", "rows": 4, "max_scaled_diff": value} for value in differences]
+    assert _parity({"tolerance": 1e-5, "sets": sets}).verdict == verdict

@@ -101,7 +101,7 @@ def check_parity(
     details: dict[str, Any] = {"providers": {}, "sets": []}
     head = _open_head(found, checks)
     if head is not None:
-        rows = _real_rows(found.sidecar, checkpoint, features)
+        rows, details["rows"] = _real_rows(found.sidecar, checkpoint, features)
         if "torch" in chosen:
             checks += _torch(found, head, limits, checkpoint, rows, details)
             if checkpoint is not None:
@@ -145,22 +145,22 @@ def _open_head(found: GateModel, checks: list[Check]) -> OnnxModel | None:
     return head
 
 
-def _real_rows(sidecar: ModelSidecar, checkpoint: Path | None, features: Path | None) -> Rows:
-    """Rows of the store, of the run, or else the golden ones."""
+def _real_rows(sidecar: ModelSidecar, checkpoint: Path | None, features: Path | None) -> tuple[Rows, str]:
+    """Rows of the store, of the run, or else the golden ones; and which of them."""
     if features is not None:
         with needs("reading a feature store", "store"):
             from vqa_train.pipelines.gates.rows import store_rows
-        return store_rows(sidecar, features, _STORE_ROWS)
+        return store_rows(sidecar, features, _STORE_ROWS), "store"
     if checkpoint is not None and (checkpoint / "rows.safetensors").is_file():
         try:
             from vqa_train.pipelines.export.graph import read_rows
 
             rows = read_rows(checkpoint)
             if {name: m.shape[1:] for name, m in rows.items()} == {i.name: tuple(i.dims) for i in sidecar.inputs}:
-                return rows
+                return rows, "run"
         except (ModuleNotFoundError, VqaError):
             pass  # the torch part says so
-    return golden_inputs(sidecar)
+    return golden_inputs(sidecar), "golden"
 
 
 def _torch(
